@@ -1,0 +1,67 @@
+"""Stream chat completions as typed events under structured concurrency.
+
+``open_chat_stream`` opens one stream, ``AsyncWriter`` many over one pool of connections. See
+``anyio_writer.protocol`` for the same without I/O and ``anyio_writer.testing`` for a server to
+test against.
+"""
+
+from ._version import __version__ as __version__
+from .client import AsyncWriter as AsyncWriter
+from .config import Configuration as Configuration
+from .config import Limits as Limits
+from .config import Timeouts as Timeouts
+from .errors import APIConnectionError as APIConnectionError
+from .errors import APIError as APIError
+from .errors import APIResponseValidationError as APIResponseValidationError
+from .errors import APIStatusError as APIStatusError
+from .errors import APIStreamError as APIStreamError
+from .errors import APITimeoutError as APITimeoutError
+from .errors import AuthenticationError as AuthenticationError
+from .errors import BadRequestError as BadRequestError
+from .errors import ConfigurationError as ConfigurationError
+from .errors import ConflictError as ConflictError
+from .errors import ConnectTimeoutError as ConnectTimeoutError
+from .errors import FirstContentTimeoutError as FirstContentTimeoutError
+from .errors import IdleTimeoutError as IdleTimeoutError
+from .errors import InternalServerError as InternalServerError
+from .errors import InvalidParameterError as InvalidParameterError
+from .errors import NotFoundError as NotFoundError
+from .errors import PermissionDeniedError as PermissionDeniedError
+from .errors import RateLimitError as RateLimitError
+from .errors import ResponseTooLargeError as ResponseTooLargeError
+from .errors import StreamClosedError as StreamClosedError
+from .errors import StreamTruncatedError as StreamTruncatedError
+from .errors import TotalTimeoutError as TotalTimeoutError
+from .errors import UnprocessableEntityError as UnprocessableEntityError
+from .errors import WriterError as WriterError
+from .params import ChatRequest as ChatRequest
+from .params import Message as Message
+from .params import ResponseFormat as ResponseFormat
+from .params import Tool as Tool
+from .params import ToolChoice as ToolChoice
+from .protocol import ChatCompletionChunk as ChatCompletionChunk
+from .protocol import ChatCompletionStreamEvent as ChatCompletionStreamEvent
+from .protocol import ChatCompletionStreamState as ChatCompletionStreamState
+from .protocol import ChunkEvent as ChunkEvent
+from .protocol import ContentDeltaEvent as ContentDeltaEvent
+from .protocol import ContentDoneEvent as ContentDoneEvent
+from .protocol import FunctionToolCallArgumentsDeltaEvent as FunctionToolCallArgumentsDeltaEvent
+from .protocol import FunctionToolCallArgumentsDoneEvent as FunctionToolCallArgumentsDoneEvent
+from .protocol import LogprobsContentDeltaEvent as LogprobsContentDeltaEvent
+from .protocol import LogprobsContentDoneEvent as LogprobsContentDoneEvent
+from .protocol import LogprobsRefusalDeltaEvent as LogprobsRefusalDeltaEvent
+from .protocol import LogprobsRefusalDoneEvent as LogprobsRefusalDoneEvent
+from .protocol import ParsedChatCompletion as ParsedChatCompletion
+from .protocol import ParsedChatCompletionChoice as ParsedChatCompletionChoice
+from .protocol import ParsedChatCompletionMessage as ParsedChatCompletionMessage
+from .protocol import ParsedFunction as ParsedFunction
+from .protocol import ParsedFunctionToolCall as ParsedFunctionToolCall
+from .protocol import RefusalDeltaEvent as RefusalDeltaEvent
+from .protocol import RefusalDoneEvent as RefusalDoneEvent
+from .protocol import ServerSentEvent as ServerSentEvent
+from .protocol import SSEDecoder as SSEDecoder
+from .protocol import Usage as Usage
+from .streaming.open import chat_stream_from as chat_stream_from
+from .streaming.open import open_chat_stream as open_chat_stream
+from .streaming.stream import AsyncChatCompletionStream as AsyncChatCompletionStream
+from .streaming.stream import ChatCompletionStream as ChatCompletionStream

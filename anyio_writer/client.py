@@ -1,0 +1,122 @@
+"""``AsyncWriter``: the configuration once, then as many streams as you like."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self, Unpack
+
+import anyio
+
+from .config import DEFAULT_MAX_CONNECTIONS, Configuration, resolve
+from .errors import ConfigurationError, WriterError
+from .params import ChatRequest, ResponseFormat
+from .streaming.http import Client, http_module, make_client
+from .streaming.open import make_stream
+from .streaming.stream import ChatCompletionStream
+
+
+class AsyncWriter:
+    """A client for a chat completion API: one configuration, one pool of connections.
+
+    ::
+
+        async with AsyncWriter() as writer:
+            async with writer.chat.stream(model="palmyra-x5", messages=[...]) as stream:
+                ...
+
+    Args:
+        client: Your own ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, never closed here.
+            Without one, a client is made with the first stream and closed by ``aclose()``.
+        max_connections: How many streams may be open at once; further ones wait in the order in
+            which they came. With a client of your own, give the size of its pool: httpx 0.28
+            loses slots for good when requests are cancelled that wait inside its pool.
+        configuration: Where requests go and how answers are read, see ``Configuration``.
+
+    Raises:
+        ConfigurationError: A setting is missing, wrong or unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: Client | None = None,
+        max_connections: int = DEFAULT_MAX_CONNECTIONS,
+        **configuration: Unpack[Configuration],
+    ) -> None:
+        self._endpoint, self._settings = resolve(configuration)
+        if (
+            isinstance(max_connections, bool)
+            or not isinstance(max_connections, int)
+            or max_connections < 1
+        ):
+            raise ConfigurationError(f"max_connections must be 1 or more, not {max_connections!r}.")
+        if client is not None:
+            http_module(client)
+        self._client = client
+        self._owns_client = client is None
+        self._max_connections = max_connections
+        self._gate: anyio.CapacityLimiter | None = None
+        self._closed = False
+        self.chat = Chat(self)
+
+    def __repr__(self) -> str:
+        return f"AsyncWriter(url={self._endpoint.url!r}, max_connections={self._max_connections})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections, unless the client is your own. Bounded in time."""
+        self._closed = True
+        if self._client is not None and self._owns_client:
+            with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
+                await self._client.aclose()
+
+    def _open(
+        self, response_format: ResponseFormat | None, request: ChatRequest
+    ) -> ChatCompletionStream[None]:
+        if self._closed:
+            raise WriterError("This AsyncWriter is closed; make another one.")
+        if self._client is None:
+            self._client = make_client(max_connections=self._max_connections)
+        if self._gate is None:
+            self._gate = anyio.CapacityLimiter(self._max_connections)
+        return make_stream(
+            {**request, "response_format": response_format},
+            self._endpoint,
+            self._settings,
+            client=self._client,
+            gate=self._gate,
+        )
+
+
+class Chat:
+    """The chat completions of an ``AsyncWriter``."""
+
+    def __init__(self, writer: AsyncWriter) -> None:
+        self._writer = writer
+
+    def stream(
+        self,
+        *,
+        response_format: ResponseFormat | None = None,
+        **request: Unpack[ChatRequest],
+    ) -> ChatCompletionStream[None]:
+        """Ask for a chat completion and stream the answer; as ``open_chat_stream``.
+
+        Args:
+            response_format: The API's own dictionary.
+            request: The request's fields, see ``ChatRequest``.
+
+        Raises:
+            InvalidParameterError: A field of the request is missing, wrong or unknown.
+        """
+        return self._writer._open(response_format, request)

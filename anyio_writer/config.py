@@ -1,0 +1,215 @@
+"""How to reach a server and how patient to be: everything that is not part of a request's body."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final, TypedDict
+from urllib.parse import urlsplit
+
+import msgspec
+
+from .errors import ConfigurationError
+from .protocol.chunks import DEFAULT_MAX_DEPTH
+from .protocol.sse import DEFAULT_MAX_EVENT_BYTES
+
+DEFAULT_BASE_URL: Final = "https://api.writer.com"
+DEFAULT_PATH: Final = "/v1/chat"
+DEFAULT_MAX_CONNECTIONS: Final = 1000
+
+
+def _check_positive(name: str, value: object, *, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
+
+
+def _check_type(name: str, value: object, expected: type) -> None:
+    if not isinstance(value, expected):
+        raise ConfigurationError(f"{name} must be a {expected.__name__}, not {value!r}.")
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Time limits in seconds; None is no limit. Each has an error of its own.
+
+    Attributes:
+        connect: For making a connection, TLS included.
+        first_content: From sending the request to the first real content: text, a tool call, a
+            refusal. Keep-alives and empty chunks do not count. Time in which nobody was reading
+            the stream does not count either.
+        idle: Between one chunk and the next, once content has begun. Keep-alives do not count.
+        total: For everything, retries and their waits included.
+    """
+
+    connect: float | None = 5.0
+    first_content: float | None = 180.0
+    idle: float | None = 180.0
+    total: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            _check_positive(f"Timeouts.{name}", getattr(self, name), optional=True)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds on what a server can make this side hold or wait for.
+
+    Attributes:
+        max_event_bytes: The longest line, and the most data of one event.
+        max_depth: How deeply a chunk's JSON may be nested.
+        max_error_bytes: How much of an error's body is read.
+        error_body_time: How long reading an error's body may take, in seconds.
+        drain_bytes: How much is read after the end so that the connection can be used again.
+        drain_time: How long that may take, in seconds.
+        cleanup_time: How long closing a response may take, in seconds.
+    """
+
+    max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
+    max_depth: int = DEFAULT_MAX_DEPTH
+    max_error_bytes: int = 64 * 1024
+    error_body_time: float = 5.0
+    drain_bytes: int = 64 * 1024
+    drain_time: float = 0.25
+    cleanup_time: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            _check_positive(f"Limits.{name}", getattr(self, name))
+
+
+class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one stream is read, whatever it comes from.
+
+    Attributes:
+        timeouts: Time limits.
+        limits: Bounds on sizes.
+        end_grace: How many seconds of silence to wait, once the answer is complete, for the
+            usage and the end of the response.
+        require_finish: Whether an answer without a finish reason and without ``[DONE]`` is an
+            error. False is for servers that never send either.
+    """
+
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    end_grace: float = 5.0
+    require_finish: bool = True
+
+    def __post_init__(self) -> None:
+        _check_type("timeouts", self.timeouts, Timeouts)
+        _check_type("limits", self.limits, Limits)
+        _check_type("require_finish", self.require_finish, bool)
+        _check_positive("end_grace", self.end_grace)
+
+
+class ReadingConfiguration(TypedDict, total=False):
+    """What ``StreamSettings`` says, as keyword arguments."""
+
+    timeouts: Timeouts
+    limits: Limits
+    end_grace: float
+    require_finish: bool
+
+
+class Configuration(ReadingConfiguration, total=False):
+    """Where a request goes and how its answer is read, as keyword arguments.
+
+    Attributes:
+        api_key: Else the environment's ``WRITER_API_KEY``.
+        base_url: Else the environment's ``WRITER_BASE_URL``, else ``https://api.writer.com``.
+        path: ``/v1/chat`` if not given; ``/v1/chat/completions`` on most other servers.
+        headers: Sent with every request; they replace the library's own of the same name.
+        max_retries: How often a request that failed before its answer began is sent again; 2 if
+            not given.
+    """
+
+    api_key: str | None
+    base_url: str | None
+    path: str | None
+    headers: Mapping[str, str | None] | None
+    max_retries: int
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where requests go, and with what key. Its repr does not show the key."""
+
+    url: str
+    api_key: str
+    headers: Mapping[str, str | None]
+    max_retries: int
+
+    def __repr__(self) -> str:
+        return f"Endpoint(url={self.url!r}, max_retries={self.max_retries})"
+
+
+def resolve_endpoint(
+    *,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    path: str | None = None,
+    headers: Mapping[str, str | None] | None = None,
+    max_retries: int = 2,
+) -> Endpoint:
+    """Fill in the environment's settings and the defaults, and check them.
+
+    Raises:
+        ConfigurationError: Something is missing or wrong. A key is never shown.
+    """
+    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
+        raise ConfigurationError(f"max_retries must be 0 or more, not {max_retries!r}.")
+    return Endpoint(
+        url=_resolve_url(base_url, path),
+        api_key=_resolve_key(api_key),
+        headers=dict(headers or {}),
+        max_retries=max_retries,
+    )
+
+
+def resolve(given: Mapping[str, Any]) -> tuple[Endpoint, StreamSettings]:
+    """Sort out the keyword arguments of ``Configuration``."""
+    reading = {name: value for name, value in given.items() if name in _READING}
+    rest = {name: value for name, value in given.items() if name not in _READING}
+    try:
+        return resolve_endpoint(**rest), StreamSettings(**reading)
+    except TypeError:
+        known = sorted(Configuration.__annotations__)
+        unknown = sorted(set(rest).difference(known))
+        raise ConfigurationError(
+            f"There is no setting {', '.join(unknown)}; there are {', '.join(known)}."
+        ) from None
+
+
+_READING: Final = frozenset(ReadingConfiguration.__annotations__)
+
+
+def _resolve_key(api_key: str | None) -> str:
+    key = os.environ.get("WRITER_API_KEY", "") if api_key is None else api_key
+    if not isinstance(key, str):
+        raise ConfigurationError(f"api_key must be a string, not {type(key).__name__}.")
+    key = key.strip()
+    if not key:
+        raise ConfigurationError(
+            "There is no API key: pass api_key=... or set the environment variable WRITER_API_KEY."
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(
+            "The API key holds a control character or one that is not ASCII, which no HTTP "
+            "header can carry. It may have been copied with something around it."
+        )
+    return key
+
+
+def _resolve_url(base_url: str | None, path: str | None) -> str:
+    base = base_url or os.environ.get("WRITER_BASE_URL", "").strip() or DEFAULT_BASE_URL
+    parts = urlsplit(base)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(
+            f"base_url must be like 'https://api.writer.com', not {_without_password(base)!r}."
+        )
+    tail = DEFAULT_PATH if path is None else path
+    return base.rstrip("/") + "/" + tail.lstrip("/")
+
+
+def _without_password(url: str) -> str:
+    head, at, tail = url.rpartition("@")
+    return f"{head.partition('://')[0]}://…{at}{tail}" if at else url

@@ -1,0 +1,187 @@
+"""Every exception this library raises on purpose.
+
+The names are those of the official SDK where it has one, so that ``except`` clauses survive a
+migration. Nothing here imports an HTTP library: requests and responses are only carried.
+
+All of them can be copied and pickled: everything but the message is a keyword and lives in
+``__dict__``, which is how ``copy.copy`` and ``pickle`` rebuild an exception.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+if TYPE_CHECKING:
+    import httpx
+
+    from .protocol.completion import ParsedChatCompletion
+
+
+class WriterError(Exception):
+    """The base of everything this library raises on purpose."""
+
+
+class ConfigurationError(WriterError, ValueError):
+    """The client was set up wrongly (key, base URL, limits); nothing was sent."""
+
+
+class InvalidParameterError(WriterError, ValueError):
+    """A parameter of the request is missing or wrong; nothing was sent."""
+
+
+class APIError(WriterError):
+    """Something went wrong between the request and the end of its answer.
+
+    Attributes:
+        message: What happened, in one sentence.
+        request: The request that was sent, if there was one.
+        response: The response whose headers had arrived, if any.
+        status_code: Its status, or None.
+        body: What the server said about the error: decoded JSON, else text, else None.
+        request_id: The server's name for the request, if it gave one.
+        completion: What had arrived of the answer, once streaming had begun.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request: httpx.Request | None = None,
+        response: httpx.Response | None = None,
+        body: object = None,
+        request_id: str | None = None,
+        completion: ParsedChatCompletion[Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.request = request
+        self.response = response
+        self.body = body
+        self.request_id = request_id
+        self.completion = completion
+
+    @property
+    def status_code(self) -> int | None:
+        """The HTTP status of the response, or None before there was one."""
+        return None if self.response is None else self.response.status_code
+
+    def __str__(self) -> str:
+        if self.request_id is None:
+            return self.message
+        return f"{self.message} (request id: {self.request_id})"
+
+
+class APIStatusError(APIError):
+    """The server answered with a status that is not 2xx."""
+
+    retryable: ClassVar[bool] = False
+
+
+class BadRequestError(APIStatusError):
+    """400: the server did not accept the request as it is."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the key is missing or wrong."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key may not do this."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such path or model."""
+
+
+class ConflictError(APIStatusError):
+    """409: the server was busy with something that excludes this request."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422: the request was understood and is wrong."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests, or a used-up quota."""
+
+
+class InternalServerError(APIStatusError):
+    """500 and above: the server failed."""
+
+
+_BY_STATUS: Final[dict[int, type[APIStatusError]]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+_SERVER_ERROR: Final = 500
+
+
+def status_error_class(status_code: int) -> type[APIStatusError]:
+    """The class that stands for an HTTP status."""
+    fallback = InternalServerError if status_code >= _SERVER_ERROR else APIStatusError
+    return _BY_STATUS.get(status_code, fallback)
+
+
+class APIConnectionError(APIError):
+    """The connection could not be made, or broke."""
+
+
+class StreamTruncatedError(APIConnectionError):
+    """The response ended before the answer did.
+
+    ``completion`` holds what had arrived; it is not the model's whole answer.
+    """
+
+
+class APITimeoutError(APIConnectionError):
+    """One of the time limits ran out. See ``Timeouts``."""
+
+
+class ConnectTimeoutError(APITimeoutError):
+    """The connection was not made within ``Timeouts.connect``."""
+
+
+class FirstContentTimeoutError(APITimeoutError):
+    """No content came within ``Timeouts.first_content``; keep-alives do not count as content."""
+
+
+class IdleTimeoutError(APITimeoutError):
+    """No chunk came for ``Timeouts.idle`` seconds after the one before."""
+
+
+class TotalTimeoutError(APITimeoutError):
+    """The whole stream, its retries and their waits took longer than ``Timeouts.total``."""
+
+
+class APIStreamError(APIError):
+    """The server reported an error inside a response that had begun with status 200."""
+
+
+class APIResponseValidationError(APIError):
+    """The server sent something that cannot be understood as part of a chat stream.
+
+    ``body`` holds the offending payload, shortened.
+    """
+
+
+class ResponseTooLargeError(APIResponseValidationError):
+    """One event or line outgrew its limit (``Limits.max_event_bytes``)."""
+
+
+class StreamClosedError(WriterError):
+    """The stream was left or closed before its answer was complete.
+
+    Attributes:
+        completion: What had arrived until then.
+    """
+
+    def __init__(
+        self, message: str, *, completion: ParsedChatCompletion[Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.completion = completion

@@ -1,0 +1,277 @@
+"""Everything that has arrived, readable as of any moment.
+
+Each thing that grows or changes is a log of what was added and when; time is a counter, the tick.
+Adding is an append. Reading as of a tick looks up how much had been added by then: that is what
+makes every snapshot exact however late it is read, and free until it is read.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from .chunks import ChoiceLogprobs, GraphData, LLMData, LogprobToken, TranslationData, WebSearchData
+from .completion import (
+    ParsedChatCompletion,
+    ParsedChatCompletionChoice,
+    ParsedChatCompletionMessage,
+    ParsedFunction,
+    ParsedFunctionToolCall,
+)
+from .extent import JSONExtent, Wholeness, wholeness
+
+V = TypeVar("V")
+D = TypeVar("D", bound=msgspec.Struct)
+
+NOW: Final = 2**62
+"""A tick that is later than all."""
+
+
+class TextLog:
+    """A text that only grows. Pieces are joined when somebody reads, and joined once."""
+
+    __slots__ = ("_ends", "_fresh", "_text", "_ticks", "begun")
+
+    def __init__(self) -> None:
+        self.begun: int | None = None  # the tick of the first piece, were it empty
+        self._fresh: list[str] = []  # pieces that are not in _text yet
+        self._ticks: list[int] = []  # when each piece came
+        self._text = ""
+        self._ends: list[int] = []  # where each piece of _text ends
+
+    def __bool__(self) -> bool:
+        return bool(self._ticks)
+
+    def append(self, piece: str, tick: int) -> None:
+        """Add a piece that is not empty."""
+        self._fresh.append(piece)
+        self._ticks.append(tick)
+
+    def at(self, tick: int = NOW) -> str:
+        """The text as of a tick."""
+        if self._fresh:
+            fresh, self._fresh = self._fresh, []
+            self._ends.extend(accumulate(map(len, fresh), initial=len(self._text)))
+            self._ends.pop(-len(fresh) - 1)
+            self._text += "".join(fresh)
+        count = bisect_right(self._ticks, tick)
+        if count == len(self._ticks):
+            return self._text
+        return self._text[: self._ends[count - 1]] if count else ""
+
+    def optional_at(self, tick: int) -> str | None:
+        """The text as of a tick, or None if not even an empty piece had come."""
+        return None if self.begun is None or self.begun > tick else self.at(tick)
+
+
+class ItemLog(Generic[V]):
+    """A list that only grows."""
+
+    __slots__ = ("_ends", "_items", "_ticks")
+
+    def __init__(self) -> None:
+        self._items: list[V] = []
+        self._ticks: list[int] = []
+        self._ends: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._items)
+
+    def extend(self, items: Sequence[V], tick: int) -> None:
+        """Add items, at least one."""
+        self._items.extend(items)
+        self._ticks.append(tick)
+        self._ends.append(len(self._items))
+
+    def at(self, tick: int = NOW) -> list[V]:
+        """The list as of a tick, as a copy."""
+        count = bisect_right(self._ticks, tick)
+        return self._items[: self._ends[count - 1]] if count else []
+
+
+class LatestLog(Generic[V]):
+    """A value that is replaced now and then."""
+
+    __slots__ = ("_ticks", "_values", "value")
+
+    def __init__(self) -> None:
+        self.value: V | None = None
+        self._values: list[V] = []
+        self._ticks: list[int] = []
+
+    def set(self, value: V, tick: int) -> None:
+        """Replace the value."""
+        self.value = value
+        self._values.append(value)
+        self._ticks.append(tick)
+
+    def at(self, tick: int) -> V | None:
+        """The value as of a tick, or None before there was one."""
+        count = bisect_right(self._ticks, tick)
+        return self._values[count - 1] if count else None
+
+
+class DataLog(LatestLog[D]):
+    """What a built-in tool reports: in each field the last value that was not empty."""
+
+    __slots__ = ()
+
+    def merge(self, data: D, tick: int) -> None:
+        """Take over the fields of ``data`` that say something."""
+        said = {name: value for name in data.__struct_fields__ if (value := getattr(data, name))}
+        if self.value is None:
+            self.set(data, tick)
+        elif said:
+            self.set(msgspec.structs.replace(self.value, **said), tick)
+
+
+class ToolCallLog:
+    """One tool call. Its id, type and name are set once; its arguments grow."""
+
+    __slots__ = (
+        "_malformed",
+        "arguments",
+        "born",
+        "done",
+        "extent",
+        "extra",
+        "id",
+        "index",
+        "name",
+        "type",
+    )
+
+    def __init__(self, index: int, born: int) -> None:
+        self.index: Final = index
+        self.born: Final = born
+        self.id: LatestLog[str] = LatestLog()
+        self.type: LatestLog[str] = LatestLog()
+        self.name: LatestLog[str] = LatestLog()
+        self.arguments: Final = TextLog()
+        self.extra: LatestLog[Any] = LatestLog()
+        self.extent: Final = JSONExtent()
+        self.done = False  # its done event is due only once
+        self._malformed = False
+
+    def append(self, piece: str, tick: int) -> None:
+        """Add a piece of the arguments that is not empty."""
+        self.arguments.append(piece, tick)
+        self.extent.feed(piece)
+
+    def is_whole(self) -> bool:
+        """Whether the arguments are one whole JSON value that says itself where it ends."""
+        if not self.extent.closed or self._malformed:
+            return False
+        # Asked once per value: what does not parse now never will, however it goes on.
+        self._malformed = wholeness(self.arguments.at()) is not Wholeness.WHOLE
+        return not self._malformed
+
+    def is_cut_off(self) -> bool:
+        """Whether the arguments began and did not end."""
+        text = self.arguments.at()
+        return bool(text) and wholeness(text) is Wholeness.TRUNCATED
+
+    def at(self, tick: int) -> ParsedFunctionToolCall:
+        """The call as of a tick."""
+        return ParsedFunctionToolCall(
+            index=self.index,
+            id=self.id.at(tick) or "",
+            type=self.type.at(tick) or "function",
+            function=ParsedFunction(
+                name=self.name.at(tick) or "", arguments=self.arguments.at(tick)
+            ),
+            extra_content=self.extra.at(tick),
+        )
+
+
+class ChoiceLog:
+    """One choice."""
+
+    def __init__(self, index: int, born: int) -> None:
+        self.index: Final = index
+        self.born: Final = born
+        self.role: LatestLog[str] = LatestLog()
+        self.content: Final = TextLog()
+        self.refusal: Final = TextLog()
+        self.reasoning: Final = TextLog()
+        self.calls: Final[list[ToolCallLog]] = []  # in the order in which they began
+        self.calls_by_index: Final[dict[int, ToolCallLog]] = {}
+        self.calls_by_wire_index: Final[dict[int, ToolCallLog]] = {}  # as the server counts
+        self.logprobs_content: ItemLog[LogprobToken] = ItemLog()
+        self.logprobs_refusal: ItemLog[LogprobToken] = ItemLog()
+        self.finish_reason: LatestLog[str] = LatestLog()
+        self.graph_data: DataLog[GraphData] = DataLog()
+        self.llm_data: DataLog[LLMData] = DataLog()
+        self.translation_data: DataLog[TranslationData] = DataLog()
+        self.web_search_data: DataLog[WebSearchData] = DataLog()
+
+    @property
+    def has_content(self) -> bool:
+        """Whether the model has said anything yet, in whatever form."""
+        return bool(
+            self.content
+            or self.calls
+            or self.refusal
+            or self.reasoning
+            or self.logprobs_content
+            or self.logprobs_refusal
+        )
+
+    def at(self, tick: int) -> ParsedChatCompletionChoice[Any]:
+        """The choice as of a tick."""
+        calls = [call.at(tick) for call in self.calls if call.born <= tick]
+        calls.sort(key=lambda call: call.index)
+        content = self.logprobs_content.at(tick)
+        refusal = self.logprobs_refusal.at(tick)
+        return ParsedChatCompletionChoice(
+            index=self.index,
+            finish_reason=self.finish_reason.at(tick),
+            logprobs=(
+                ChoiceLogprobs(content=content or None, refusal=refusal or None)
+                if content or refusal
+                else None
+            ),
+            message=ParsedChatCompletionMessage(
+                role=self.role.at(tick) or "assistant",
+                content=self.content.optional_at(tick),
+                refusal=self.refusal.optional_at(tick),
+                tool_calls=calls or None,
+                reasoning_content=self.reasoning.optional_at(tick),
+                graph_data=self.graph_data.at(tick),
+                llm_data=self.llm_data.at(tick),
+                translation_data=self.translation_data.at(tick),
+                web_search_data=self.web_search_data.at(tick),
+            ),
+        )
+
+
+class Accumulator:
+    """A completion in the making."""
+
+    def __init__(self) -> None:
+        self.tick = 0
+        self.id: LatestLog[str] = LatestLog()
+        self.created: LatestLog[int] = LatestLog()
+        self.model: LatestLog[str] = LatestLog()
+        self.service_tier: LatestLog[str] = LatestLog()
+        self.system_fingerprint: LatestLog[str] = LatestLog()
+        self.usage: LatestLog[Any] = LatestLog()
+        self.choices: Final[dict[int, ChoiceLog]] = {}
+
+    def completion(self, tick: int = NOW) -> ParsedChatCompletion[Any]:
+        """The completion as of a tick."""
+        choices = [choice for choice in self.choices.values() if choice.born <= tick]
+        choices.sort(key=lambda choice: choice.index)
+        return ParsedChatCompletion(
+            id=self.id.at(tick) or "",
+            choices=[choice.at(tick) for choice in choices],
+            created=self.created.at(tick) or 0,
+            model=self.model.at(tick) or "",
+            service_tier=self.service_tier.at(tick),
+            system_fingerprint=self.system_fingerprint.at(tick),
+            usage=self.usage.at(tick),
+        )

@@ -1,0 +1,125 @@
+"""What the chunks of a stream add up to.
+
+The names and fields are the official SDK's. Every struct is immutable: a snapshot that was handed
+out never changes under its reader.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+from .chunks import (
+    ChoiceLogprobs,
+    GraphData,
+    LLMData,
+    TranslationData,
+    Usage,
+    WebSearchData,
+)
+
+T = TypeVar("T")
+
+
+class ParsedFunction(msgspec.Struct, frozen=True):
+    """The function that the model calls.
+
+    Attributes:
+        name: Its name.
+        arguments: The arguments so far, as JSON text; "" when there are none.
+        parsed_arguments: The arguments as a value, where a tool's type is known.
+    """
+
+    name: str = ""
+    arguments: str = ""
+    parsed_arguments: Any = None
+
+
+class ParsedFunctionToolCall(msgspec.Struct, frozen=True):
+    """One tool call.
+
+    Attributes:
+        index: Its place among the calls of its choice; calls are sorted by it.
+        id: What a ``tool`` message names in ``tool_call_id``; "" if the server gave none.
+        extra_content: What Gemini's compatible API wants sent back.
+    """
+
+    index: int
+    id: str = ""
+    type: str = "function"
+    function: ParsedFunction = ParsedFunction()
+    extra_content: Any = None
+
+
+class ParsedChatCompletionMessage(msgspec.Struct, Generic[T], frozen=True):
+    """The message of one choice.
+
+    Attributes:
+        content: The text; None if there was none.
+        parsed: The text as a value of the request's response format, if it had one.
+        reasoning_content: What some models think aloud, where the server sends it.
+    """
+
+    role: str = "assistant"
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ParsedFunctionToolCall] | None = None
+    parsed: T | None = None
+    reasoning_content: str | None = None
+    graph_data: GraphData | None = None
+    llm_data: LLMData | None = None
+    translation_data: TranslationData | None = None
+    web_search_data: WebSearchData | None = None
+
+    def to_param(self) -> dict[str, Any]:
+        """This message as one of the next request's ``messages``."""
+        param: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.refusal is not None:
+            param["refusal"] = self.refusal
+        if self.tool_calls is not None:
+            param["tool_calls"] = [_call_param(call) for call in self.tool_calls]
+        if self.graph_data is not None:
+            param["graph_data"] = msgspec.to_builtins(self.graph_data)
+        return param
+
+
+def _call_param(call: ParsedFunctionToolCall) -> dict[str, Any]:
+    param: dict[str, Any] = {
+        "id": call.id,
+        "type": call.type,
+        "function": {"name": call.function.name, "arguments": call.function.arguments},
+        "index": call.index,
+    }
+    if call.extra_content is not None:
+        param["extra_content"] = call.extra_content
+    return param
+
+
+class ParsedChatCompletionChoice(msgspec.Struct, Generic[T], frozen=True):
+    """One of the ``n`` answers. ``finish_reason`` is None until it is complete."""
+
+    index: int
+    message: ParsedChatCompletionMessage[T]
+    finish_reason: str | None = None
+    logprobs: ChoiceLogprobs | None = None
+
+
+class ParsedChatCompletion(msgspec.Struct, Generic[T], frozen=True):
+    """A completion: whole, or as far as it had come.
+
+    Attributes:
+        id: The id of the first chunk that had one.
+        choices: Sorted by index.
+        created: Seconds since 1970 as the server said, which some take as milliseconds.
+        usage: The last usage that came, or None: unknown is never 0.
+    """
+
+    id: str = ""
+    choices: list[ParsedChatCompletionChoice[T]] = []
+    created: int = 0
+    model: str = ""
+    object: Literal["chat.completion"] = "chat.completion"
+    service_tier: str | None = None
+    system_fingerprint: str | None = None
+    usage: Usage | None = None

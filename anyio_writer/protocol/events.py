@@ -1,0 +1,262 @@
+"""What a consumer gets: the event structs and their union.
+
+Every event is an immutable msgspec struct, tagged with its ``type``, whose JSON is what one would
+forward to a browser: the kind, the choice, and what is new. What an event can tell beyond that
+(the text so far, the completion so far) is read from the stream's accumulated state as of the
+event, when somebody asks, and costs nothing until then.
+
+https://dev.writer.com/home/streaming-helpers names the events; the two about tool calls are the
+official SDK's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from .chunks import ChatCompletionChunk, LogprobToken
+
+if TYPE_CHECKING:
+    from .accumulator import Accumulator
+    from .completion import ParsedChatCompletion
+
+T = TypeVar("T")
+
+
+class _Moment:
+    """Room for the moment an event stands for, beside the struct's fields and not in its JSON.
+
+    ``_moment`` is ``(accumulator, tick, payload)``, one tuple for all the events of a moment. A
+    struct field would show up in the JSON and a ``__dict__`` would cost five times the memory.
+    """
+
+    __slots__ = ("_moment",)
+
+    if TYPE_CHECKING:  # at run time msgspec would want to resolve it
+        _moment: tuple[Accumulator, int, bytes]
+
+
+# Events are frozen, so the slot is filled through its descriptor.
+set_moment: Final = _Moment.__dict__["_moment"].__set__
+
+
+class _Event(msgspec.Struct, _Moment, frozen=True, gc=False, tag_field="type"):
+    def __copy__(self) -> Any:
+        return self  # immutable, and a field-wise copy would lose the moment
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return self
+
+
+class ChunkEvent(_Event, frozen=True, gc=False, tag="chunk"):
+    """A chunk arrived. Comes before the events that the chunk gives rise to.
+
+    Attributes:
+        chunk: The chunk, typed.
+    """
+
+    type: ClassVar[Literal["chunk"]] = "chunk"
+
+    chunk: ChatCompletionChunk
+
+    @property
+    def snapshot(self) -> ParsedChatCompletion[Any]:
+        """The completion so far, this chunk included."""
+        accumulator, tick, _ = self._moment
+        return accumulator.completion(tick)
+
+    @property
+    def raw(self) -> bytes:
+        """The chunk's JSON as the server sent it, unknown fields and all."""
+        return self._moment[2]
+
+
+class ContentDeltaEvent(_Event, frozen=True, gc=False, tag="content.delta"):
+    """A piece of text arrived.
+
+    Attributes:
+        choice_index: Whose text, when ``n`` is more than 1.
+        delta: The new piece, never empty.
+    """
+
+    type: ClassVar[Literal["content.delta"]] = "content.delta"
+
+    choice_index: int
+    delta: str
+
+    @property
+    def content(self) -> str:
+        """The new piece: another name for ``delta``."""
+        return self.delta
+
+    @property
+    def snapshot(self) -> str:
+        """The choice's text so far."""
+        accumulator, tick, _ = self._moment
+        return accumulator.choices[self.choice_index].content.at(tick)
+
+    @property
+    def parsed(self) -> Any:
+        """The text so far as a value, if a response format was given."""
+        return None
+
+
+class ContentDoneEvent(_Event, Generic[T], frozen=True, tag="content.done"):
+    """A choice's text is complete.
+
+    Attributes:
+        choice_index: Whose text.
+        content: All of it.
+        parsed: The text as a value of the response format, if there was one.
+    """
+
+    type: ClassVar[Literal["content.done"]] = "content.done"
+
+    choice_index: int
+    content: str
+    parsed: T | None = None
+
+
+class RefusalDeltaEvent(_Event, frozen=True, gc=False, tag="refusal.delta"):
+    """A piece of a refusal arrived."""
+
+    type: ClassVar[Literal["refusal.delta"]] = "refusal.delta"
+
+    choice_index: int
+    delta: str
+
+    @property
+    def snapshot(self) -> str:
+        """The choice's refusal so far."""
+        accumulator, tick, _ = self._moment
+        return accumulator.choices[self.choice_index].refusal.at(tick)
+
+
+class RefusalDoneEvent(_Event, frozen=True, gc=False, tag="refusal.done"):
+    """A choice's refusal is complete; ``refusal`` is all of it."""
+
+    type: ClassVar[Literal["refusal.done"]] = "refusal.done"
+
+    choice_index: int
+    refusal: str
+
+
+class LogprobsContentDeltaEvent(_Event, frozen=True, gc=False, tag="logprobs.content.delta"):
+    """Log probabilities of text tokens arrived; ``content`` holds the new tokens."""
+
+    type: ClassVar[Literal["logprobs.content.delta"]] = "logprobs.content.delta"
+
+    choice_index: int
+    content: list[LogprobToken]
+
+    @property
+    def snapshot(self) -> list[LogprobToken]:
+        """All of the choice's text tokens so far."""
+        accumulator, tick, _ = self._moment
+        return accumulator.choices[self.choice_index].logprobs_content.at(tick)
+
+
+class LogprobsContentDoneEvent(_Event, frozen=True, gc=False, tag="logprobs.content.done"):
+    """All log probabilities of a choice's text tokens are there, in ``content``."""
+
+    type: ClassVar[Literal["logprobs.content.done"]] = "logprobs.content.done"
+
+    choice_index: int
+    content: list[LogprobToken]
+
+
+class LogprobsRefusalDeltaEvent(_Event, frozen=True, gc=False, tag="logprobs.refusal.delta"):
+    """Log probabilities of refusal tokens arrived; ``refusal`` holds the new tokens."""
+
+    type: ClassVar[Literal["logprobs.refusal.delta"]] = "logprobs.refusal.delta"
+
+    choice_index: int
+    refusal: list[LogprobToken]
+
+    @property
+    def snapshot(self) -> list[LogprobToken]:
+        """All of the choice's refusal tokens so far."""
+        accumulator, tick, _ = self._moment
+        return accumulator.choices[self.choice_index].logprobs_refusal.at(tick)
+
+
+class LogprobsRefusalDoneEvent(_Event, frozen=True, gc=False, tag="logprobs.refusal.done"):
+    """All log probabilities of a choice's refusal tokens are there, in ``refusal``."""
+
+    type: ClassVar[Literal["logprobs.refusal.done"]] = "logprobs.refusal.done"
+
+    choice_index: int
+    refusal: list[LogprobToken]
+
+
+class FunctionToolCallArgumentsDeltaEvent(_Event, frozen=True, gc=False, tag="tool_calls.function.arguments.delta"):
+    """A piece of a tool call arrived.
+
+    Attributes:
+        choice_index: Whose call.
+        index: Which of the choice's calls: ``tool_calls[].index`` of the completion.
+        name: The function's name, as far as it is known.
+        arguments_delta: The new piece of the arguments, JSON text; "" in the piece that only
+            opens the call.
+    """
+
+    type: ClassVar[Literal["tool_calls.function.arguments.delta"]] = (
+        "tool_calls.function.arguments.delta"
+    )
+
+    choice_index: int
+    index: int
+    name: str
+    arguments_delta: str
+
+    @property
+    def arguments(self) -> str:
+        """The call's arguments so far, as JSON text."""
+        accumulator, tick, _ = self._moment
+        return accumulator.choices[self.choice_index].calls_by_index[self.index].arguments.at(tick)
+
+    @property
+    def parsed_arguments(self) -> Any:
+        """The arguments so far as a value, where the tool's type is known."""
+        return None
+
+
+class FunctionToolCallArgumentsDoneEvent(_Event, frozen=True, tag="tool_calls.function.arguments.done"):
+    """A tool call is complete.
+
+    Attributes:
+        choice_index: Whose call.
+        index: Which of the choice's calls.
+        name: The function's name.
+        tool_call_snapshot_id: The call's id, for the ``tool`` message that answers it.
+        arguments: All of its arguments, as JSON text; "" when it has none.
+        parsed_arguments: The arguments as a value, where the tool's type is known.
+    """
+
+    type: ClassVar[Literal["tool_calls.function.arguments.done"]] = (
+        "tool_calls.function.arguments.done"
+    )
+
+    choice_index: int
+    index: int
+    name: str
+    tool_call_snapshot_id: str
+    arguments: str
+    parsed_arguments: Any = None
+
+
+ChatCompletionStreamEvent: TypeAlias = (
+    ChunkEvent
+    | ContentDeltaEvent
+    | ContentDoneEvent[T]
+    | RefusalDeltaEvent
+    | RefusalDoneEvent
+    | LogprobsContentDeltaEvent
+    | LogprobsContentDoneEvent
+    | LogprobsRefusalDeltaEvent
+    | LogprobsRefusalDoneEvent
+    | FunctionToolCallArgumentsDeltaEvent
+    | FunctionToolCallArgumentsDoneEvent
+)
+"""Everything a stream yields; ``type`` tells which, for people and for type checkers."""

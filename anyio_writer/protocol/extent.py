@@ -1,0 +1,76 @@
+"""Whether a JSON text that arrives in pieces is whole, in time linear in its length."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+_STRUCTURE: Final = re.compile(r'["\\\[\]{}]')
+_decode_nothing: Final = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class Wholeness(Enum):
+    """What a finished piece of text is, as JSON."""
+
+    WHOLE = "whole"
+    TRUNCATED = "truncated"
+    MALFORMED = "malformed"
+
+
+def wholeness(text: str) -> Wholeness:
+    """Whether a text is one JSON value, the start of one, or neither. The empty text is a start."""
+    try:
+        _decode_nothing(text)
+    except msgspec.DecodeError as exc:
+        # msgspec has no class of its own for this; a test holds it to the wording.
+        truncated = str(exc) == "Input data was truncated"
+        return Wholeness.TRUNCATED if truncated else Wholeness.MALFORMED
+    except RecursionError:
+        return Wholeness.MALFORMED
+    return Wholeness.WHOLE
+
+
+class JSONExtent:
+    """Follows the brackets and quotes of a growing text.
+
+    Only values that say themselves where they end (objects, arrays, strings) are ever closed:
+    ``12`` may yet become ``123``.
+    """
+
+    __slots__ = ("_depth", "_escaped", "_in_string", "_length", "closed")
+
+    def __init__(self) -> None:
+        self.closed = False
+        """Whether a value has ended with what was fed; it may still not be valid JSON."""
+        self._length = 0  # characters fed
+        self._depth = 0
+        self._in_string = False
+        self._escaped = -1  # the place of the character behind a backslash
+
+    def feed(self, piece: str) -> None:
+        """Take the next piece of the text."""
+        start = self._length
+        self._length += len(piece)
+        for match in _STRUCTURE.finditer(piece):
+            self._step(match[0], start + match.start())
+
+    def _step(self, char: str, place: int) -> None:
+        if self._in_string:
+            if place == self._escaped:
+                return
+            if char == "\\":
+                self._escaped = place + 1
+                return
+            if char != '"':
+                return
+            self._in_string = False
+        elif char == '"':
+            self._in_string = True
+        elif char in "[{":
+            self._depth += 1
+        elif char in "]}":
+            self._depth -= 1
+        self.closed = self._depth == 0 and not self._in_string

@@ -1,0 +1,303 @@
+"""Where the bytes come from: one HTTP response, or any iterable. Opens, reads, closes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import anyio
+import msgspec
+
+from .._version import __version__
+from ..config import Endpoint, Limits
+from ..errors import APIConnectionError, APIError, APIStatusError, status_error_class
+from ..protocol.chunks import parse_json
+from .deadlines import Deadlines
+from .http import Client, build_request, is_transport_error, make_client, translated_errors
+from .retries import with_retries
+
+if TYPE_CHECKING:
+    import httpx
+
+_REQUEST_ID_HEADERS: Final = (
+    "x-request-id",
+    "request-id",
+    "x-amzn-requestid",
+    "apim-request-id",
+    "cf-ray",
+)
+_SUCCESS: Final = range(200, 300)
+_SAME_METHOD_REDIRECTS: Final = (307, 308)
+_MAX_REDIRECTS: Final = 5
+
+
+class ByteSource(Protocol):
+    """What a stream reads from. All of it runs in one task."""
+
+    response: httpx.Response | None
+    request: httpx.Request | None
+
+    async def open(self, deadlines: Deadlines) -> None:
+        """Get to the first byte of the body."""
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end. Raises ``APIConnectionError`` when it breaks."""
+
+    async def aclose(self) -> None:
+        """Let go of everything. The caller shields and bounds this."""
+
+
+class Gate(Protocol):
+    """What limits how many streams may be open."""
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None: ...
+
+    def release_on_behalf_of(self, borrower: object) -> None: ...
+
+
+class IterableSource:
+    """Any asynchronous iterable of bytes: a recording, a relay, another client."""
+
+    response = None
+    request = None
+
+    def __init__(self, source: AsyncIterable[bytes]) -> None:
+        self._body = _Body(aiter(source))
+
+    async def open(self, deadlines: Deadlines) -> None:
+        deadlines.request_sent()
+
+    async def read(self) -> bytes:
+        try:
+            data = await self._body.read()
+        except Exception as exc:
+            if isinstance(exc, APIError) or is_transport_error(exc):
+                with translated_errors():
+                    raise
+            raise APIConnectionError(f"The source of the stream failed: {exc!r}.") from exc
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise APIConnectionError(
+                f"The source of the stream gave {type(data).__name__}, not bytes."
+            )
+        return bytes(data)
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+class HTTPSource:
+    """One streaming request."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        body: dict[str, Any],
+        *,
+        client: Client | None,
+        gate: Gate | None,
+        limits: Limits,
+        connect_timeout: float | None,
+        extra_headers: Mapping[str, str | None],
+        extra_query: Mapping[str, Any] | None,
+    ) -> None:
+        self.response: httpx.Response | None = None
+        self.request: httpx.Request | None = None
+        self._endpoint = endpoint
+        self._content = msgspec.json.encode(body)
+        self._client = client
+        self._own_client: httpx.AsyncClient | None = None
+        self._gate = gate
+        self._holds_slot = False
+        self._limits = limits
+        self._connect_timeout = connect_timeout
+        self._headers = _merge_headers(
+            {
+                "accept": "text/event-stream",
+                # Compression would hold tokens back until its window fills.
+                "accept-encoding": "identity",
+                "content-type": "application/json",
+                "user-agent": f"anyio_writer/{__version__}",
+                "authorization": f"Bearer {endpoint.api_key}",
+            },
+            endpoint.headers,
+            extra_headers,
+        )
+        self._query = extra_query
+        self._body: _Body | None = None
+
+    async def open(self, deadlines: Deadlines) -> None:
+        """Send the request, again if need be, until a response with status 2xx is there.
+
+        Raises:
+            APIStatusError: Another status, with the error's body.
+            APIConnectionError: No response.
+        """
+        client = self._client
+        if client is None:
+            client = self._own_client = make_client(max_connections=1)
+        if self._gate is not None:
+            # A request that is cancelled while it queues inside httpx's pool keeps its slot for
+            # ever, so nobody queues there.
+            await self._gate.acquire_on_behalf_of(self)
+            self._holds_slot = True
+
+        async def attempt() -> None:
+            deadlines.request_sent()
+            await self._send(client)
+
+        await with_retries(
+            attempt,
+            max_retries=self._endpoint.max_retries,
+            before_wait=deadlines.opening,
+        )
+
+    async def read(self) -> bytes:
+        assert self._body is not None
+        with translated_errors():
+            return await self._body.read()
+
+    async def aclose(self) -> None:
+        try:
+            await self._close_response()
+            if self._own_client is not None:
+                await self._own_client.aclose()
+        finally:
+            if self._holds_slot and self._gate is not None:
+                self._holds_slot = False
+                self._gate.release_on_behalf_of(self)
+
+    async def _send(self, client: Client) -> None:
+        request = build_request(
+            client,
+            self._endpoint.url,
+            content=self._content,
+            headers=self._headers,
+            params=self._query,
+            connect_timeout=self._connect_timeout,
+        )
+        self.response = None  # of an earlier attempt
+        for _ in range(_MAX_REDIRECTS + 1):
+            self.request = request
+            with translated_errors():
+                response: Any = await client.send(
+                    request,  # type: ignore[arg-type]
+                    stream=True,
+                    follow_redirects=False,
+                )
+            self.response = response
+            if response.status_code in _SUCCESS:
+                self._body = _Body(_response_iterator(response))
+                return
+            target = response.next_request
+            if (
+                target is None
+                or response.status_code not in _SAME_METHOD_REDIRECTS
+                or _origin(target) != _origin(request)
+            ):
+                break
+            await self._close_response()
+            target.stream = request.stream
+            request = target
+        error = await self._status_error()
+        await self._close_response()
+        raise error
+
+    async def _status_error(self) -> APIStatusError:
+        response = self.response
+        assert response is not None
+        data = b""
+        body = self._body = _Body(_response_iterator(response))
+        with anyio.move_on_after(self._limits.error_body_time):
+            try:
+                with translated_errors():
+                    while len(data) < self._limits.max_error_bytes and (piece := await body.read()):
+                        data += piece
+            except APIConnectionError:
+                pass  # the status says enough
+        # Some servers repeat the key in their refusal of it.
+        text = data[: self._limits.max_error_bytes].replace(
+            self._endpoint.api_key.encode(), b"[the API key]"
+        )
+        said = parse_json(text) if text else None
+        status = response.status_code
+        message = f"Error code: {status} - {said}" if said else f"Error code: {status}"
+        if response.has_redirect_location:
+            message += f" (a redirect to {response.headers['location']}, which is not followed)"
+        return status_error_class(status)(
+            message,
+            request=self.request,
+            response=response,
+            body=said,
+            request_id=request_id_of(response),
+        )
+
+    async def _close_response(self) -> None:
+        body, self._body = self._body, None
+        with anyio.move_on_after(self._limits.cleanup_time, shield=True):
+            if body is not None:
+                await body.aclose()
+            if self.response is not None:
+                await self.response.aclose()
+
+
+class _Body:
+    """The bytes of a response, read one by one and given back cleanly at any point."""
+
+    def __init__(self, iterator: AsyncIterator[bytes]) -> None:
+        self._iterator: AsyncIterator[bytes] | None = iterator
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end."""
+        while self._iterator is not None:
+            try:
+                if data := await anext(self._iterator):
+                    return data
+            except BaseException as exc:
+                self._iterator = None  # whatever leaves an iterator has ended it
+                if isinstance(exc, StopAsyncIteration):
+                    break
+                raise
+        return b""
+
+    async def aclose(self) -> None:
+        """Unwind the iterator if it is a generator; other kinds belong to whoever made them."""
+        iterator, self._iterator = self._iterator, None
+        if not inspect.isasyncgen(iterator):
+            return
+        # The HTTP library stacks several generators, and closing the outermost leaves the inner
+        # ones to the garbage collector. Going on in a cancelled scope unwinds them all.
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await anext(iterator)
+            except Exception:  # noqa: BLE001 - it is being thrown away
+                return
+        await iterator.aclose()
+
+
+def _response_iterator(response: Any) -> AsyncIterator[bytes]:
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("", "identity") and not response.is_stream_consumed:
+        return aiter(response.stream)  # without the layers that would decode it
+    return aiter(response.aiter_bytes())
+
+
+def _merge_headers(*parts: Mapping[str, str | None]) -> dict[str, str]:
+    """Later ones win, whatever their case; None takes a header out."""
+    merged = {name.lower(): value for part in parts for name, value in part.items()}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def request_id_of(response: httpx.Response | None) -> str | None:
+    """The server's name for a request, under the spelling it uses."""
+    if response is not None:
+        for name in _REQUEST_ID_HEADERS:
+            if value := response.headers.get(name):
+                return str(value)
+    return None
+
+
+def _origin(request: Any) -> tuple[str, str, int | None]:
+    url = request.url
+    return (url.scheme, url.host, url.port)

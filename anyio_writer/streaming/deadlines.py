@@ -1,0 +1,117 @@
+"""The time limits of a stream: one cancel scope whose deadline moves with what is awaited."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import Final
+
+import anyio
+
+from ..config import Timeouts
+from ..errors import (
+    APITimeoutError,
+    FirstContentTimeoutError,
+    IdleTimeoutError,
+    TotalTimeoutError,
+)
+
+
+class Wait(Enum):
+    """What the stream's task is waiting for."""
+
+    OPENING = "opening"  # a slot, a pause before a retry: only the total limit runs
+    FIRST_CONTENT = "first content"
+    NEXT_CHUNK = "next chunk"
+    END = "end"  # the answer is complete; usage may still come
+    CONSUMER = "consumer"  # somebody here is slow, or does not read yet
+    DRAIN = "drain"
+
+
+_ERRORS: Final[dict[Wait, tuple[type[APITimeoutError], str]]] = {
+    Wait.FIRST_CONTENT: (
+        FirstContentTimeoutError,
+        "No content came within {timeouts.first_content} s of the request"
+        " (Timeouts.first_content).",
+    ),
+    Wait.NEXT_CHUNK: (
+        IdleTimeoutError,
+        "No chunk came for {timeouts.idle} s (Timeouts.idle).",
+    ),
+}
+_TOTAL: Final = (
+    TotalTimeoutError,
+    "The stream was not complete within {timeouts.total} s (Timeouts.total).",
+)
+
+
+class Deadlines:
+    """Keeps the deadline of ``scope`` at the limit that runs out first."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self.scope: Final = anyio.CancelScope()
+        self._timeouts = timeouts
+        self._total = _after(timeouts.total)
+        self._first_content = math.inf
+        self._wait = Wait.OPENING
+        self._by_total = False
+        self._set(Wait.OPENING, math.inf)
+
+    def opening(self) -> None:
+        """A slot or a pause is awaited."""
+        self._set(Wait.OPENING, math.inf)
+
+    def request_sent(self) -> None:
+        """A request goes out: its clock starts."""
+        self._first_content = _after(self._timeouts.first_content)
+        self._set(Wait.FIRST_CONTENT, self._first_content)
+
+    def consumer(self) -> float:
+        """Only this side is being waited for; returns the time, for ``consumer_done``."""
+        self._set(Wait.CONSUMER, math.inf)
+        return anyio.current_time()
+
+    def consumer_done(self, since: float) -> None:
+        """The wait that began at ``since`` is over; it was not the server's."""
+        self._first_content += anyio.current_time() - since
+
+    def first_content(self) -> None:
+        """Content is awaited, for the first time."""
+        self._set(Wait.FIRST_CONTENT, self._first_content)
+
+    def next_chunk(self, since: float) -> None:
+        """The next chunk is awaited; the last came at ``since``."""
+        idle = self._timeouts.idle
+        self._set(Wait.NEXT_CHUNK, math.inf if idle is None else since + idle)
+
+    def end(self, deadline: float) -> None:
+        """The answer is complete; only the end of the response is awaited."""
+        self._set(Wait.END, deadline)
+
+    def drain(self, seconds: float) -> None:
+        """What is left is read, but not for long."""
+        self._set(Wait.DRAIN, anyio.current_time() + seconds)
+
+    def error(self) -> APITimeoutError | None:
+        """The error of the limit that ran out, or None if none did that makes one."""
+        if anyio.current_time() < self.scope.deadline:
+            return None  # cancelled, not run out
+        found = _TOTAL if self._by_total else _ERRORS.get(self._wait)
+        if found is None:
+            return None
+        cls, message = found
+        return cls(message.format(timeouts=self._timeouts))
+
+    def _set(self, wait: Wait, deadline: float) -> None:
+        self._wait = wait
+        # What is complete cannot be late: the total limit is about the answer.
+        limited = wait is not Wait.END and wait is not Wait.DRAIN
+        self._by_total = limited and self._total < deadline
+        if self._by_total:
+            deadline = self._total
+        if deadline != self.scope.deadline:
+            self.scope.deadline = deadline
+
+
+def _after(seconds: float | None) -> float:
+    return math.inf if seconds is None else anyio.current_time() + seconds

@@ -1,0 +1,174 @@
+"""What httpx and httpx2 have in common, and where they differ: two modules, the same names.
+
+httpx2 is never imported here; a client that was passed in brings its own module along.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from functools import cache
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.request import getproxies
+
+import httpx
+
+from ..errors import (
+    APIConnectionError,
+    APIError,
+    ConfigurationError,
+    ConnectTimeoutError,
+    StreamTruncatedError,
+)
+
+if TYPE_CHECKING:
+    import httpx2
+
+Client: TypeAlias = "httpx.AsyncClient | httpx2.AsyncClient"
+
+_KEEPALIVE_IDLE_SECONDS: Final = 60
+
+
+def http_module(client: object) -> ModuleType:
+    """The module, httpx or httpx2, that a client belongs to.
+
+    Raises:
+        ConfigurationError: It is neither kind of asynchronous client.
+    """
+    for cls in type(client).__mro__:
+        module = sys.modules.get(cls.__module__.partition(".")[0])
+        if module is not None and cls is getattr(module, "AsyncClient", None):
+            if module.__name__ in ("httpx", "httpx2"):
+                return module
+    raise ConfigurationError(
+        "client must be an httpx.AsyncClient or an httpx2.AsyncClient, "
+        f"not {type(client).__module__}.{type(client).__qualname__}."
+    )
+
+
+def make_client(*, max_connections: int) -> httpx.AsyncClient:
+    """A client for long, quiet streams: as many kept-alive connections as there may be."""
+    limits = httpx.Limits(
+        max_connections=max_connections, max_keepalive_connections=max_connections
+    )
+    if getproxies():
+        # httpx reads the proxies of the environment only for a transport of its own making.
+        return httpx.AsyncClient(verify=_ssl_context(), limits=limits)
+    transport = httpx.AsyncHTTPTransport(
+        verify=_ssl_context(), limits=limits, socket_options=_socket_options()
+    )
+    return httpx.AsyncClient(transport=transport)
+
+
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    return httpx.create_ssl_context()  # 10 to 30 ms, so once
+
+
+def _socket_options() -> list[tuple[int, int, int]]:
+    """TCP keep-alive: a model may think longer than a NAT remembers a silent connection."""
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE"):  # Linux and Windows, macOS
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), _KEEPALIVE_IDLE_SECONDS))
+            break
+    return options
+
+
+class _Pieces:
+    """An iterator over one piece that is no generator: nothing to finalise when a send is cut."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data: bytes | None = data
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data, self._data = self._data, None
+        if data is None:
+            raise StopAsyncIteration
+        return data
+
+
+@cache
+def _body_class(module: ModuleType) -> Any:
+    base: Any = module.AsyncByteStream
+
+    class RequestBody(base):  # type: ignore[misc]
+        def __init__(self, data: bytes) -> None:
+            self._data = data
+
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return _Pieces(self._data)
+
+    return RequestBody
+
+
+def build_request(
+    client: Client,
+    url: str,
+    *,
+    content: bytes,
+    headers: dict[str, str],
+    params: dict[str, Any] | None,
+    connect_timeout: float | None,
+) -> httpx.Request:
+    """A POST whose only time limit inside the HTTP library is the one for connecting."""
+    module = http_module(client)
+    try:
+        request: Any = client.build_request(
+            "POST",
+            url,
+            content=content,
+            headers=headers,
+            params=params,
+            timeout=module.Timeout(None, connect=connect_timeout),
+        )
+    except Exception as exc:  # bad URLs and headers have half a dozen types
+        raise ConfigurationError(f"The request cannot be built: {exc}") from exc
+    request.stream = _body_class(module)(content)
+    return request  # type: ignore[no-any-return]
+
+
+_LIBRARIES: Final = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio", "ssl"})
+
+_BY_NAME: Final[dict[str, type[APIConnectionError]]] = {
+    "ConnectTimeout": ConnectTimeoutError,
+}
+# The connection was closed in the middle of the body: h11's words, in both libraries.
+_CUT: Final = "without sending complete message body"
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn what the HTTP library and the layers below it raise into our exceptions."""
+    try:
+        yield
+    except APIError:
+        raise
+    except Exception as exc:
+        if not is_transport_error(exc):
+            raise
+        raise translate(exc) from exc
+
+
+def is_transport_error(exc: Exception) -> bool:
+    """Whether an exception comes from an HTTP library or from what lies below it."""
+    return isinstance(exc, OSError) or any(
+        cls.__module__.partition(".")[0] in _LIBRARIES for cls in type(exc).__mro__
+    )
+
+
+def translate(exc: Exception) -> APIConnectionError:
+    """The exception of ours that stands for one of the transport's."""
+    name = type(exc).__name__
+    said = f"{name}: {exc}" if str(exc) else name
+    if _CUT in str(exc):
+        return StreamTruncatedError(f"The connection was closed in mid-answer ({said}).")
+    cls = _BY_NAME.get(name, APIConnectionError)
+    return cls(f"The connection failed ({said}).")

@@ -1,0 +1,114 @@
+"""Which failures are worth another try, and how long to wait before it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import Any, Final, TypeVar
+
+import anyio
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity.wait import wait_exponential
+
+from ..errors import APIConnectionError, APIStatusError, APITimeoutError, ConnectTimeoutError
+
+R = TypeVar("R")
+
+_FIRST_WAIT: Final = 0.5
+_LONGEST_WAIT: Final = 8.0
+_LONGEST_SERVER_WAIT: Final = 60.0
+_JITTER: Final = 0.25
+
+_RETRYABLE: Final = frozenset({408, 409, 429})
+_SERVER_ERROR: Final = 500
+# A used-up quota answers 429 like a rate limit, but waiting does not help.
+_USED_UP: Final = frozenset({"CompletionModelQuotaError", "insufficient_quota"})
+
+_exponential: Final = wait_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)
+
+
+async def with_retries(
+    send: Callable[[], Awaitable[R]],
+    *,
+    max_retries: int,
+    before_wait: Callable[[], None],
+) -> R:
+    """Call ``send`` until it works, fails for good, or has failed ``max_retries`` + 1 times."""
+    retrying = AsyncRetrying(
+        stop=stop_after_attempt(max_retries + 1),
+        retry=retry_if_exception(is_retryable),
+        wait=_wait,
+        before_sleep=lambda _: before_wait(),
+        sleep=anyio.sleep,
+        reraise=True,
+    )
+    return await retrying(send)
+
+
+def is_retryable(exc: BaseException) -> bool:
+    """Whether the same request may succeed a little later."""
+    if isinstance(exc, APITimeoutError):
+        return isinstance(exc, ConnectTimeoutError)
+    if isinstance(exc, APIConnectionError):
+        return True
+    if not isinstance(exc, APIStatusError) or exc.response is None:
+        return False
+    wish = server_wait(exc)
+    if wish is not None and wish > _LONGEST_SERVER_WAIT:
+        return False
+    decided = exc.response.headers.get("x-should-retry")
+    if decided in ("true", "false"):
+        return decided == "true"
+    status = exc.response.status_code
+    if status not in _RETRYABLE and status < _SERVER_ERROR:
+        return False
+    return not _is_used_up(exc.body)
+
+
+def server_wait(exc: APIStatusError) -> float | None:
+    """The wait that the server asks for, in seconds, or None.
+
+    ``retry-after`` is in seconds or a date (RFC 9110, section 10.2.3), ``retry-after-ms`` in
+    milliseconds.
+    """
+    assert exc.response is not None
+    headers = exc.response.headers
+    milliseconds = _number(headers.get("retry-after-ms"))
+    seconds = (
+        _number(headers.get("retry-after")) if milliseconds is None else milliseconds / 1000
+    )
+    if seconds is None:
+        try:
+            seconds = parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time()
+        except (TypeError, ValueError):
+            return None
+    return seconds if seconds > 0 else None
+
+
+def _wait(state: RetryCallState) -> float:
+    exc = state.outcome.exception() if state.outcome is not None else None
+    wish = server_wait(exc) if isinstance(exc, APIStatusError) else None
+    # Upwards only where the server named a time: never sooner than it asked.
+    spread = random.uniform(0, _JITTER)  # noqa: S311 - no secret
+    if wish is not None:
+        return wish * (1 + spread * 0.2)
+    return _exponential(state) * (1 - spread)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
+
+
+def _is_used_up(body: Any) -> bool:
+    if not isinstance(body, dict):
+        return False
+    error = body.get("error")
+    names = [body.get("tpe")]
+    if isinstance(error, dict):
+        names += [error.get("code"), error.get("type")]
+    return any(isinstance(name, str) and name in _USED_UP for name in names)

@@ -1,0 +1,451 @@
+"""One chat stream: a task group whose one task reads the response and feeds the consumers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ..config import StreamSettings
+from ..errors import (
+    APIConnectionError,
+    APIError,
+    APIStreamError,
+    StreamClosedError,
+    StreamTruncatedError,
+    WriterError,
+)
+from ..protocol.chunks import parse_json, shorten
+from ..protocol.completion import ParsedChatCompletion
+from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent
+from ..protocol.extent import Wholeness, wholeness
+from ..protocol.sse import ChatSSEDecoder, ServerSentEvent, is_event_stream
+from ..protocol.state import ChatCompletionStreamState, error_message
+from .connection import ByteSource, request_id_of
+from .deadlines import Deadlines
+from .fanout import Batches, Consumer, Fanout
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+_SLICE: Final = 128
+"""How many server-sent events are handled before all other tasks get a turn."""
+
+
+class ChatCompletionStream(Generic[T]):
+    """A streamed completion. Enter it with ``async with``; nothing is sent before.
+
+    Inside the block ``async for event in stream`` gives the events. When the block ends, for
+    whatever reason, the response is closed and the task that read it is gone. What the stream
+    has learned stays readable.
+
+    Reading starts with the first demand: a step of an iteration, ``until_done()`` or
+    ``get_final_completion()``. Until then TCP holds the server back.
+
+    Iteration, ``until_done()`` and ``get_final_completion()`` raise what the stream ended with,
+    after the last good event:
+
+    Raises:
+        StreamTruncatedError: The response ended before the answer did.
+        APIConnectionError: The connection broke; ``APITimeoutError``: a time limit ran out.
+        APIStreamError: The server reported an error inside the stream.
+        APIResponseValidationError: The server sent what cannot be understood.
+        StreamClosedError: The stream was left or closed before the answer was complete.
+    """
+
+    def __init__(self, source: ByteSource, settings: StreamSettings, *, n: int | None = None) -> None:
+        self._source = source
+        self._settings = settings
+        self._state: ChatCompletionStreamState[T] = ChatCompletionStreamState(
+            n=n,
+            require_finish=settings.require_finish,
+            max_depth=settings.limits.max_depth,
+        )
+        self._fanout = Fanout()
+        self._own: Consumer[ChatCompletionStreamEvent[T]] | None = None
+        self._scope: _Scope | None = None
+        self._bytes_received = 0
+        self._has_content = False
+        self._last_chunk = 0.0  # when it came
+        self._reading = False
+        # How it ended. Recorded before anybody is woken; the first record stays.
+        self._is_ended = False
+        self._error: Exception | None = None
+        self._error_was_told = False
+
+    # Lifetime.
+
+    async def __aenter__(self) -> Self:
+        """Send the request and wait for the response's headers.
+
+        Raises:
+            APIStatusError: The status is not 2xx; the error's body is on the exception.
+            APIConnectionError: There was no response, or not in time.
+        """
+        if self._scope is not None:
+            raise WriterError("A stream can be entered only once; open another one.")
+        scope = self._scope = _Scope(Deadlines(self._settings.timeouts))
+        await scope.tasks.__aenter__()
+        scope.tasks.start_soon(self._run, scope, name="anyio_writer stream")
+        try:
+            await scope.opened.wait()
+        except BaseException:
+            scope.deadlines.scope.cancel()
+            await scope.leave(propagating=True)
+            raise
+        if self._error is not None:
+            await scope.leave(propagating=True)
+            self._error_was_told = True
+            raise self._error
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        scope = self._entered()
+        if anyio.get_current_task().id != scope.host_id:
+            self._stop(scope)
+            raise WriterError(
+                "A stream must be left by the task that entered it: its 'async with' was entered "
+                "in another one. The stream was closed. To end it from elsewhere, await close()."
+            )
+        self._stop(scope)
+        # The body's exception never meets the task group, which would wrap it. It goes on by
+        # itself when this method returns.
+        await scope.leave(propagating=exc is not None)
+        if exc is None and self._error is not None and not self._error_was_told:
+            own_choice = self._own is not None or isinstance(self._error, StreamClosedError)
+            if not own_choice:
+                self.raise_end()
+
+    async def close(self) -> None:
+        """End the stream now, from any task, and return when everything is cleaned up.
+
+        The block goes on; a consumer that waits gets ``StreamClosedError`` unless the answer was
+        already complete. Closing twice, or after the end, does nothing.
+        """
+        scope = self._entered()
+        self._stop(scope)
+        await scope.finished.wait()
+
+    def _entered(self) -> _Scope:
+        if self._scope is None:
+            raise WriterError("The stream is not open: enter it with 'async with' first.")
+        return self._scope
+
+    def _stop(self, scope: _Scope) -> None:
+        if self._state.complete and self._reading:
+            # Only the end of the response is missing: a moment's patience saves the connection.
+            scope.deadlines.drain(self._settings.limits.drain_time)
+        elif not self._is_ended:
+            scope.deadlines.scope.cancel()
+
+    # Consuming.
+
+    def __aiter__(self) -> AsyncIterator[ChatCompletionStreamEvent[T]]:
+        return self._own_consumer()
+
+    async def __anext__(self) -> ChatCompletionStreamEvent[T]:
+        return await anext(self._own_consumer())
+
+    def batches(self) -> AsyncIterator[list[ChatCompletionStreamEvent[T]]]:
+        """The same events in lists, one list per read of the response, never empty."""
+        return Batches(self._own_consumer())
+
+    def text_deltas(self, choice_index: int = 0) -> AsyncIterator[str]:
+        """Just the text of one choice, piece by piece."""
+        return _TextDeltas(self._own_consumer(), choice_index)
+
+    async def until_done(self) -> Self:
+        """Take what is left of the stream's own events, drop it, and return at the end.
+
+        May be called again and again, from several tasks, and after the block.
+        """
+        if self._own is not None:
+            await self._own.discard_all()
+        else:
+            self.demand()
+            await self._entered().ended.wait()
+            await checkpoint()
+            self.raise_end()
+        return self
+
+    async def get_final_completion(self) -> ParsedChatCompletion[T]:
+        """The whole completion: waits for the end, and drops the events until then."""
+        await self.until_done()
+        return self.current_completion_snapshot
+
+    async def get_final_text(self, choice_index: int = 0) -> str:
+        """The whole text of one choice; "" if it has none."""
+        completion = await self.get_final_completion()
+        for choice in completion.choices:
+            if choice.index == choice_index:
+                return choice.message.content or ""
+        return ""
+
+    def _own_consumer(self) -> Consumer[ChatCompletionStreamEvent[T]]:
+        if self._own is None:
+            self._entered()
+            self._own = Consumer(self, self._fanout.add())
+        return self._own
+
+    # What it knows.
+
+    @property
+    def current_completion_snapshot(self) -> ParsedChatCompletion[T]:
+        """The completion so far; without choices before the first chunk."""
+        return self._state.current_completion_snapshot
+
+    @property
+    def usage(self) -> Any:
+        """The token counts, or None while they are unknown."""
+        return self.current_completion_snapshot.usage
+
+    @property
+    def response(self) -> httpx.Response | None:
+        """The response: status and headers. None for a stream that is not from HTTP."""
+        return self._source.response
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's name for the request, if it gave one."""
+        return request_id_of(self._source.response)
+
+    @property
+    def bytes_received(self) -> int:
+        """How many bytes of the body have been read."""
+        return self._bytes_received
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks have come."""
+        return self._state.chunk_count
+
+    # The side of the consumers (see fanout.Feeder).
+
+    def demand(self) -> None:
+        """Somebody wants events: reading may start."""
+        self._entered().demanded.set()
+
+    def raise_end(self) -> None:
+        """Raise what the stream ended with, anew for each who asks; return if it ended well."""
+        if self._error is None:
+            return
+        self._error_was_told = True
+        if not isinstance(self._error, WriterError):
+            raise self._error
+        # A copy has a traceback and a context of its own; the cause is the same.
+        error = copy.copy(self._error)
+        raise error from self._error.__cause__
+
+    # The side of the response: everything below runs in the stream's own task.
+
+    async def _run(self, scope: _Scope) -> None:
+        deadlines = scope.deadlines
+        try:
+            with deadlines.scope:
+                await self._source.open(deadlines)
+                scope.opened.set()
+                since = deadlines.consumer()
+                await scope.demanded.wait()
+                deadlines.consumer_done(since)
+                await self._pump(scope)
+                self._end(scope, None)
+                if self._state.done_received:
+                    await self._drain(deadlines)
+            if deadlines.scope.cancelled_caught:
+                self._end(scope, deadlines.error() or self._closed_error())
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the consumers must hear of it
+            self._end(scope, exc)
+        finally:
+            # Cancelled from outside, the stream has not ended yet.
+            self._end(scope, self._closed_error())
+            with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
+                await self._source.aclose()
+            scope.opened.set()
+            scope.finished.set()
+
+    async def _pump(self, scope: _Scope) -> None:
+        """Read the response and feed the consumers until the answer is complete."""
+        decoder = ChatSSEDecoder(max_event_bytes=self._settings.limits.max_event_bytes)
+        broken: APIConnectionError | None = None
+        head: bytes | None = b""  # until it is clear that this is an event stream
+        while not self._state.done_received:
+            try:
+                data = await self._read(scope.deadlines)
+            except APIConnectionError as exc:
+                broken = exc
+                break
+            if not data:
+                break
+            if head is not None:
+                head += data
+                verdict = is_event_stream(head)
+                if verdict is False:
+                    await self._raise_not_a_stream(head, scope.deadlines)
+                if verdict:
+                    head = None
+            await self._take(decoder.feed(data), scope.deadlines)
+            decoder.raise_pending_error()
+        if head and not is_event_stream(head, whole=True):
+            await self._raise_not_a_stream(head, None)
+        await self._finish(decoder, broken, scope.deadlines)
+
+    async def _finish(
+        self, decoder: ChatSSEDecoder, broken: APIConnectionError | None, deadlines: Deadlines
+    ) -> None:
+        # Some servers close right behind the last line. What is not whole was cut off.
+        if (tail := decoder.pending()) is not None and _is_whole(tail):
+            await self._take([tail], deadlines)
+        try:
+            events = self._state.finish()
+        except StreamTruncatedError as exc:
+            if broken is None:
+                raise
+            if not isinstance(broken, StreamTruncatedError):
+                raise broken from broken.__cause__
+            raise exc from broken.__cause__
+        await self._push(events, deadlines)
+
+    async def _read(self, deadlines: Deadlines) -> bytes:
+        if self._state.all_finished:
+            deadlines.end(self._last_chunk + self._settings.end_grace)
+        elif self._has_content:
+            deadlines.next_chunk(self._last_chunk)
+        else:
+            deadlines.first_content()
+        self._reading = True
+        data = await self._source.read()
+        self._reading = False
+        self._bytes_received += len(data)
+        return data
+
+    async def _take(self, source: list[ServerSentEvent], deadlines: Deadlines) -> None:
+        """Turn what one read brought into batches of events, and hand them out."""
+        state = self._state
+        before = state.chunk_count
+        for start in range(0, len(source), _SLICE):
+            if start:
+                await checkpoint()
+            part = source[start : start + _SLICE]
+            events: list[ChatCompletionStreamEvent[Any]] | None = [] if self._fanout else None
+            try:
+                state.feed(part, events)
+            finally:  # the good events first, then the error
+                if events:
+                    await self._push(events, deadlines)
+        if state.chunk_count != before:
+            self._last_chunk = anyio.current_time()
+            self._has_content = self._has_content or state.has_content
+
+    async def _push(
+        self, events: list[ChatCompletionStreamEvent[Any]], deadlines: Deadlines
+    ) -> None:
+        size = self._fanout.max_batch
+        for start in range(0, len(events), size):
+            batch = events[start : start + size]
+            while not self._fanout.put(batch):
+                since = deadlines.consumer()
+                await self._fanout.wait_for_room(len(batch))
+                deadlines.consumer_done(since)
+
+    async def _drain(self, deadlines: Deadlines) -> None:
+        """Read the little that is left, so that the connection can be used again."""
+        left = self._settings.limits.drain_bytes
+        deadlines.drain(self._settings.limits.drain_time)
+        try:
+            while left > 0 and (data := await self._source.read()):
+                left -= len(data)
+        except APIConnectionError:
+            pass  # the answer is whole
+
+    async def _raise_not_a_stream(self, head: bytes, deadlines: Deadlines | None) -> None:
+        limits = self._settings.limits
+        if deadlines is not None:
+            with anyio.move_on_after(limits.error_body_time):
+                try:
+                    while len(head) < limits.max_error_bytes and (data := await self._source.read()):
+                        head += data
+                except APIConnectionError:
+                    pass  # what there is says enough
+        body = parse_json(head[: limits.max_error_bytes])
+        said = error_message(body) if isinstance(body, dict) else shorten(head)
+        raise APIStreamError(f"The response is not an event stream. It says: {said}", body=body)
+
+    def _closed_error(self) -> StreamClosedError | None:
+        if self._state.complete:
+            return None
+        return StreamClosedError("The stream was closed before its answer was complete.")
+
+    def _end(self, scope: _Scope, error: Exception | None) -> None:
+        """Record how the stream ended, then wake everybody."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        self._error = error
+        if isinstance(error, APIError):
+            error.request = error.request or self._source.request
+            error.response = error.response or self._source.response
+            error.request_id = error.request_id or self.request_id
+        if isinstance(error, APIError | StreamClosedError) and self._state.chunk_count:
+            error.completion = self.current_completion_snapshot
+        self._fanout.end()
+        scope.ended.set()
+
+
+AsyncChatCompletionStream = ChatCompletionStream
+"""The official SDK's name for it."""
+
+
+class _Scope:
+    """What exists while a stream is open."""
+
+    def __init__(self, deadlines: Deadlines) -> None:
+        self.deadlines = deadlines
+        self.host_id = anyio.get_current_task().id
+        self.tasks = anyio.create_task_group()
+        self.opened = anyio.Event()  # the response is there, or will never be
+        self.demanded = anyio.Event()  # somebody wants events
+        self.ended = anyio.Event()  # it is known how the stream ended
+        self.finished = anyio.Event()  # everything is cleaned up
+
+    async def leave(self, *, propagating: bool) -> None:
+        """Wait for the stream's task and leave the task group.
+
+        Args:
+            propagating: Whether another exception is on its way out, which then is the one to
+                come out; a cancellation that arrives meanwhile comes again by itself.
+        """
+        try:
+            await self.tasks.__aexit__(None, None, None)
+        except anyio.get_cancelled_exc_class():
+            if not propagating:
+                raise
+
+
+class _TextDeltas:
+    def __init__(self, events: AsyncIterator[Any], choice_index: int) -> None:
+        self._events = events
+        self._choice_index = choice_index
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        while True:
+            event = await anext(self._events)
+            if isinstance(event, ContentDeltaEvent) and event.choice_index == self._choice_index:
+                return event.delta
+
+
+def _is_whole(tail: ServerSentEvent) -> bool:
+    return tail.data.strip() == b"[DONE]" or wholeness(tail.text) is Wholeness.WHOLE

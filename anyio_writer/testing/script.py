@@ -1,0 +1,194 @@
+"""Reply -> the steps that play it. All faults are steps; the server only follows them."""
+
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, TypedDict
+
+import anyio
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Do nothing for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Wait for the event before going on."""
+
+    event: anyio.Event
+
+
+@dataclass(frozen=True)
+class Cut:
+    """End the connection now, in good order (FIN), whatever is still owed.
+
+    The connection counts as closed when the peer has ended its side, too.
+    """
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Break the connection now (RST)."""
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Keep silent until the peer leaves."""
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Write bytes past the HTTP framing."""
+
+    data: bytes
+
+
+Step: TypeAlias = Sleep | Hold | Cut | Reset | Stall | Raw
+Headers: TypeAlias = Mapping[str, str | None] | Sequence[tuple[str, str | None]]
+Framing: TypeAlias = Literal["chunked", "length", "close", "none"]
+Encoding: TypeAlias = Literal["identity", "gzip", "deflate"]
+
+_WBITS: Final[Mapping[Encoding, int]] = {  # how zlib names the two formats
+    "gzip": 16 + zlib.MAX_WBITS,
+    "deflate": zlib.MAX_WBITS,
+}
+
+
+class ReplyFields(TypedDict, total=False):
+    """The fields of `Reply` that the functions making replies hand through."""
+
+    headers: Headers
+    headers_delay: float
+    headers_hold: anyio.Event | None
+    framing: Framing
+    encoding: Encoding
+    flush_pieces: bool
+    pace: float
+    terminator_delay: float
+    cut_after: int | None
+    reset_after: int | None
+    stall_after: int | None
+    never_end: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """One response, and what goes wrong with it.
+
+    The faults that come after a number of bytes come at the latest where the body ends,
+    in front of its terminator; 0 means right after the headers.
+
+    Attributes:
+        status: The HTTP status, 200 or above.
+        headers: Added to ``content-type: text/event-stream``, ``x-request-id: req-<n>``
+            (n: the position in ``ChatServer.requests``) and what framing and encoding
+            need. A header given here replaces one of these; None leaves it out.
+        body: The pieces, each one HTTP chunk and one write to the socket, with steps
+            among them; plain bytes are one piece. An iterator can be played only once.
+        headers_delay: Seconds until the headers are sent.
+        headers_hold: An event to wait for before the headers are sent.
+        framing: How the peer learns where the body ends: ``chunked``, ``length``
+            (content-length), or ``close`` (by the end of the connection). ``none``
+            leaves out the headers, too: the pieces are all that is written.
+        encoding: Compresses the pieces.
+        flush_pieces: Whether each piece leaves the compressor at once. If not, most of
+            them wait there for the end.
+        pace: Seconds between two pieces.
+        terminator_delay: Seconds between the body and its terminator.
+        cut_after: Body bytes (as sent, framing not counted) until `Cut`.
+        reset_after: The same until `Reset`.
+        stall_after: The same until `Stall`.
+        never_end: Send the whole body, but neither terminator nor close until the peer
+            leaves.
+    """
+
+    status: int = 200
+    headers: Headers = ()
+    body: bytes | Iterable[bytes | Step] = ()
+    headers_delay: float = 0.0
+    headers_hold: anyio.Event | None = None
+    framing: Framing = "chunked"
+    encoding: Encoding = "identity"
+    flush_pieces: bool = True
+    pace: float = 0.0
+    terminator_delay: float = 0.0
+    cut_after: int | None = None
+    reset_after: int | None = None
+    stall_after: int | None = None
+    never_end: bool = False
+
+
+def with_defaults(defaults: Mapping[str, str], given: Headers) -> list[tuple[str, str | None]]:
+    """Put the defaults that are not given in front of what is given."""
+    pairs = list(given.items() if isinstance(given, Mapping) else given)
+    names = {name.lower() for name, _ in pairs}
+    return [*((name, value) for name, value in defaults.items() if name not in names), *pairs]
+
+
+def encoded(reply: Reply) -> Iterator[bytes | Step]:
+    """The body as the peer shall get it: compressed, if the reply says so."""
+    pieces = (reply.body,) if isinstance(reply.body, bytes) else reply.body
+    if reply.encoding == "identity":
+        yield from pieces
+        return
+    packer = zlib.compressobj(wbits=_WBITS[reply.encoding])
+    flush = zlib.Z_SYNC_FLUSH if reply.flush_pieces else zlib.Z_NO_FLUSH
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            yield packer.compress(piece) + packer.flush(flush)
+        else:
+            yield piece
+    yield packer.flush()
+
+
+def script(reply: Reply, pieces: Iterable[bytes | Step]) -> Iterator[bytes | Step]:
+    """Work the reply's delays and faults into the pieces of its body.
+
+    Args:
+        reply: Where the delays and faults come from.
+        pieces: The body as `encoded` gave it.
+
+    Yields:
+        Everything that happens between the headers and the terminator.
+    """
+    steps = _paced(pieces, reply.pace) if reply.pace else pieces
+    faults: tuple[tuple[int | None, Step], ...] = (
+        (reply.cut_after, Cut()),
+        (reply.reset_after, Reset()),
+        (reply.stall_after, Stall()),
+    )
+    for limit, fault in faults:
+        if limit is not None:
+            steps = _until(steps, limit, fault)
+    yield from steps
+    if reply.terminator_delay:
+        yield Sleep(reply.terminator_delay)
+    if reply.never_end:
+        yield Stall()
+
+
+def _paced(pieces: Iterable[bytes | Step], pace: float) -> Iterator[bytes | Step]:
+    started = False
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            if started:
+                yield Sleep(pace)
+            started = True
+        yield piece
+
+
+def _until(steps: Iterable[bytes | Step], limit: int, fault: Step) -> Iterator[bytes | Step]:
+    left = limit
+    for step in steps:
+        if left <= 0:
+            break
+        if isinstance(step, bytes):
+            yield step[:left]
+            left -= len(step)
+        else:
+            yield step
+    yield fault
