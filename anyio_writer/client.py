@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -57,7 +58,7 @@ class AsyncWriter:
         self._max_connections = max_connections
         self._gate: anyio.CapacityLimiter | None = None
         self._closed = False
-        self.chat = Chat(self)
+        self.chat = Chat(self._open)
 
     def __repr__(self) -> str:
         return f"AsyncWriter(url={self._endpoint.url!r}, max_connections={self._max_connections})"
@@ -101,8 +102,10 @@ class AsyncWriter:
 class Chat:
     """The chat completions of an ``AsyncWriter``."""
 
-    def __init__(self, writer: AsyncWriter) -> None:
-        self._writer = writer
+    def __init__(
+        self, make: Callable[[ResponseFormat | None, ChatRequest], ChatCompletionStream[None]]
+    ) -> None:
+        self._make = make
 
     def stream(
         self,
@@ -119,4 +122,4 @@ class Chat:
         Raises:
             InvalidParameterError: A field of the request is missing, wrong or unknown.
         """
-        return self._writer._open(response_format, request)
+        return self._make(response_format, request)

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, Final, Literal, NotRequired, Required, TypeAlias, TypedDict
+from typing import (
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    NotRequired,
+    Required,
+    TypeAlias,
+    TypedDict,
+    cast,
+)
 
 import msgspec
 from msgspec import Meta
@@ -259,7 +269,8 @@ def _closest(name: str) -> str:
 def _plain(value: object, name: str) -> Any:
     """Messages, structs, pydantic models and iterables as the JSON types they stand for."""
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Sequence):
-        value = list(value)
+        items: Iterable[Any] = value
+        value = list(items)
     try:
         return msgspec.to_builtins(_with_params(value), enc_hook=_encode_foreign)
     except (TypeError, ValueError) as exc:
@@ -271,7 +282,7 @@ def _with_params(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [
             item.to_param() if isinstance(item, ParsedChatCompletionMessage) else item
-            for item in value
+            for item in cast("Sequence[Any]", value)
         ]
     return value
 
@@ -281,9 +292,11 @@ def _encode_foreign(value: Any) -> Any:
     if dump is not None:
         return dump(exclude_none=True)
     if isinstance(value, Mapping):
-        return dict(value)
+        mapping: Mapping[Any, Any] = value
+        return dict(mapping)
     if isinstance(value, Iterable):
-        return list(value)
+        items: Iterable[Any] = value
+        return list(items)
     raise TypeError(f"objects of type {type(value).__name__} are not supported")
 
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import APIResponseValidationError
+from .json import is_array, is_object, shorten
 
 DEFAULT_MAX_DEPTH: Final = 256
-_SHOWN_BYTES: Final = 2048
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -277,20 +277,6 @@ def parse_chunk(payload: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> ChatCo
     return chunk
 
 
-def parse_json(payload: bytes) -> object:
-    """Decode JSON of no known shape, else return it as text: for the bodies of errors."""
-    try:
-        return msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return payload.decode(errors="replace")
-
-
-def shorten(payload: bytes, limit: int = _SHOWN_BYTES) -> str:
-    """The start of a payload as text, for people to read."""
-    text = payload[:limit].decode(errors="replace")
-    return text if len(payload) <= limit else f"{text}… ({len(payload)} bytes)"
-
-
 _BRACKETS_AND_STRINGS: Final = re.compile(rb'[\[{]|[\]}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
@@ -331,13 +317,13 @@ def _parse_leniently(payload: bytes) -> ChatCompletionChunk:
         data = msgspec.json.decode(payload.decode(errors="replace"))
     except (msgspec.DecodeError, RecursionError) as exc:
         raise _invalid(payload, _reason(exc)) from exc
-    if not isinstance(data, dict):
+    if not is_object(data):
         raise _invalid(payload, f"it is not an object but {type(data).__name__}")
     if data.get("error") is not None:  # whatever else is wrong with it
         return ChatCompletionChunk(error=data["error"])
-    choices = data.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict) and choice.get("delta") is None:
+    choices: Any = data.get("choices")
+    for choice in choices if is_array(choices) else ():
+        if is_object(choice) and choice.get("delta") is None:
             choice["delta"] = choice.get("message")
     while True:
         try:

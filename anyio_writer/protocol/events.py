@@ -190,7 +190,9 @@ class LogprobsRefusalDoneEvent(_Event, frozen=True, gc=False, tag="logprobs.refu
     refusal: list[LogprobToken]
 
 
-class FunctionToolCallArgumentsDeltaEvent(_Event, frozen=True, gc=False, tag="tool_calls.function.arguments.delta"):
+class FunctionToolCallArgumentsDeltaEvent(
+    _Event, frozen=True, gc=False, tag="tool_calls.function.arguments.delta"
+):
     """A piece of a tool call arrived.
 
     Attributes:
@@ -222,7 +224,9 @@ class FunctionToolCallArgumentsDeltaEvent(_Event, frozen=True, gc=False, tag="to
         return None
 
 
-class FunctionToolCallArgumentsDoneEvent(_Event, frozen=True, tag="tool_calls.function.arguments.done"):
+class FunctionToolCallArgumentsDoneEvent(
+    _Event, frozen=True, tag="tool_calls.function.arguments.done"
+):
     """A tool call is complete.
 
     Attributes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -18,6 +18,7 @@ DEFAULT_MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
 _LINE_ENDS: Final = (b"\n", b"\r")
+_MAX_RETRY_DIGITS: Final = 4000
 
 
 class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
@@ -126,8 +127,7 @@ class SSEDecoder:
         By the standard such a block is not an event. Some servers close right after the last
         line, so whoever reads to the end of a body may want to see whether it is whole.
         """
-        probe = copy.copy(self)
-        probe._line, probe._data = self._line.copy(), self._data.copy()
+        probe = copy.deepcopy(self)
         # Two LFs end the open line and then the block. After a CR the first belongs to the CR.
         events = probe.feed(b"\n\n")
         probe.raise_pending_error()
@@ -158,7 +158,7 @@ class SSEDecoder:
             name, colon, value = line.partition(b":")
             if not name and colon:
                 continue  # a comment
-            handler = _FIELDS.get(name)
+            handler = self._FIELDS.get(name)
             if handler is None:
                 self.handle_unknown_field(name, value.removeprefix(b" "), events)
             else:
@@ -196,22 +196,19 @@ class SSEDecoder:
         if value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
             self.reconnection_time = int(value)
 
+    _FIELDS: ClassVar[dict[bytes, Callable[[Any, bytes], None]]] = {
+        b"data": _add_data,
+        b"event": _set_event,
+        b"id": _set_id,
+        b"retry": _set_retry,
+    }
+
     def _check_size(self, size: int, what: str) -> None:
         if size > self.max_event_bytes:
             raise ResponseTooLargeError(
                 f"The event stream holds {what} of more than {self.max_event_bytes} bytes; "
                 "if that is intended, raise max_event_bytes."
             )
-
-
-_MAX_RETRY_DIGITS: Final = 4000
-
-_FIELDS: Final[dict[bytes, Callable[[SSEDecoder, bytes], None]]] = {
-    b"data": SSEDecoder._add_data,
-    b"event": SSEDecoder._set_event,
-    b"id": SSEDecoder._set_id,
-    b"retry": SSEDecoder._set_retry,
-}
 
 
 class ChatSSEDecoder(SSEDecoder):
@@ -223,10 +220,12 @@ class ChatSSEDecoder(SSEDecoder):
     def handle_unknown_field(
         self, name: bytes, value: bytes, events: list[ServerSentEvent]
     ) -> None:
+        """Take an ``error`` field for an event of that name."""
         if name == b"error":
             events.append(ServerSentEvent(value, "error", self._id))
 
 
+_KNOWN_FIELDS: Final = (b"data", b"event", b"id", b"retry", b"error")
 _FIELD_START: Final = re.compile(rb"(?:[\r\n]|\xef\xbb\xbf)*+(?::|[A-Za-z][\w.-]*:)")
 _FIELD_ALONE: Final = re.compile(rb"(?:[\r\n]|\xef\xbb\xbf)*+(?:data|event|id|retry)[\r\n]")
 _UNDECIDED: Final = re.compile(rb"(?:[\r\n]|\xef\xbb\xbf?|\xef\Z)*+(?:[A-Za-z][\w.-]{0,63})?\Z")
@@ -253,4 +252,4 @@ def is_event_stream(head: bytes, *, whole: bool = False) -> bool | None:
     if not whole:
         return None
     # A body that was cut within its first word, or is empty, may still have been one.
-    return not line or any(field.startswith(line) for field in (*_FIELDS, b"error"))
+    return not line or any(field.startswith(line) for field in _KNOWN_FIELDS)

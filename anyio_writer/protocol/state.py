@@ -24,7 +24,6 @@ from .chunks import (
     GraphData,
     ToolCallDelta,
     parse_chunk,
-    parse_json,
 )
 from .completion import ParsedChatCompletion
 from .events import (
@@ -42,6 +41,7 @@ from .events import (
     RefusalDoneEvent,
     set_moment,
 )
+from .json import error_message, parse_json
 from .sse import ServerSentEvent
 
 T = TypeVar("T")
@@ -213,7 +213,9 @@ class ChatCompletionStreamState(Generic[T]):
 
     # Chunks.
 
-    def _take(self, chunk: ChatCompletionChunk, payload: bytes, events: _Events | None) -> None:
+    def _take(  # noqa: C901 - the hot path: one call a chunk
+        self, chunk: ChatCompletionChunk, payload: bytes, events: _Events | None
+    ) -> None:
         if chunk.error is not None or chunk.tpe is not None or chunk.object == "error":
             if chunk.is_error:
                 raise _stream_error(payload)
@@ -242,7 +244,9 @@ class ChatCompletionStreamState(Generic[T]):
             self._take_choice(choice, payload, events)
         set_moment(event, (total, total.tick, payload))
 
-    def _take_choice(self, choice: ChunkChoice, payload: bytes, events: _Events | None) -> None:
+    def _take_choice(  # noqa: C901, PLR0912 - the hot path: one call a choice
+        self, choice: ChunkChoice, payload: bytes, events: _Events | None
+    ) -> None:
         total = self._accumulator
         tick = total.tick = total.tick + 1  # so that one chunk may name a choice twice
         index = choice.index or 0
@@ -489,15 +493,3 @@ def _stream_error(payload: bytes) -> APIStreamError:
     body = parse_json(payload)
     said = error_message(body)
     return APIStreamError(f"The server reported an error inside the stream: {said}", body=body)
-
-
-def error_message(body: object) -> str:
-    """The sentence in an error body, whichever of the known forms it has."""
-    if isinstance(body, dict):
-        for key in ("error", "message", "description", "errors", "detail", "details"):
-            value = body.get(key)
-            if value:
-                return error_message(value)
-    elif isinstance(body, list) and body:
-        return error_message(body[0])
-    return str(body)

@@ -12,7 +12,7 @@ import msgspec
 from .._version import __version__
 from ..config import Endpoint, Limits
 from ..errors import APIConnectionError, APIError, APIStatusError, status_error_class
-from ..protocol.chunks import parse_json
+from ..protocol.json import parse_json
 from .deadlines import Deadlines
 from .http import Client, build_request, is_transport_error, make_client, translated_errors
 from .retries import with_retries
@@ -35,25 +35,39 @@ _MAX_REDIRECTS: Final = 5
 class ByteSource(Protocol):
     """What a stream reads from. All of it runs in one task."""
 
-    response: httpx.Response | None
-    request: httpx.Request | None
+    @property
+    def response(self) -> httpx.Response | None:
+        """What the server answered, as far as it has."""
+        ...
+
+    @property
+    def request(self) -> httpx.Request | None:
+        """What was sent."""
+        ...
 
     async def open(self, deadlines: Deadlines) -> None:
         """Get to the first byte of the body."""
+        ...
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end. Raises ``APIConnectionError`` when it breaks."""
+        ...
 
     async def aclose(self) -> None:
         """Let go of everything. The caller shields and bounds this."""
+        ...
 
 
 class Gate(Protocol):
     """What limits how many streams may be open."""
 
-    async def acquire_on_behalf_of(self, borrower: object) -> None: ...
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Wait for a slot."""
+        ...
 
-    def release_on_behalf_of(self, borrower: object) -> None: ...
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Give it back."""
+        ...
 
 
 class IterableSource:
@@ -66,11 +80,13 @@ class IterableSource:
         self._body = _Body(aiter(source))
 
     async def open(self, deadlines: Deadlines) -> None:
+        """Nothing has to be opened."""
         deadlines.request_sent()
 
     async def read(self) -> bytes:
+        """The next bytes; whatever the source raises becomes an ``APIConnectionError``."""
         try:
-            data = await self._body.read()
+            data: object = await self._body.read()
         except Exception as exc:
             if isinstance(exc, APIError) or is_transport_error(exc):
                 with translated_errors():
@@ -83,6 +99,7 @@ class IterableSource:
         return bytes(data)
 
     async def aclose(self) -> None:
+        """Close the source, if it is a generator."""
         await self._body.aclose()
 
 
@@ -124,7 +141,7 @@ class HTTPSource:
             extra_headers,
         )
         self._query = extra_query
-        self._body: _Body | None = None
+        self._body = _Body()
 
     async def open(self, deadlines: Deadlines) -> None:
         """Send the request, again if need be, until a response with status 2xx is there.
@@ -153,11 +170,12 @@ class HTTPSource:
         )
 
     async def read(self) -> bytes:
-        assert self._body is not None
+        """The next bytes of the body; empty at the end."""
         with translated_errors():
             return await self._body.read()
 
     async def aclose(self) -> None:
+        """Close the response and what was made for it, then give the slot back."""
         try:
             await self._close_response()
             if self._own_client is not None:
@@ -173,11 +191,12 @@ class HTTPSource:
             self._endpoint.url,
             content=self._content,
             headers=self._headers,
-            params=self._query,
+            params=dict(self._query) if self._query else None,
             connect_timeout=self._connect_timeout,
         )
         self.response = None  # of an earlier attempt
-        for _ in range(_MAX_REDIRECTS + 1):
+        redirects = 0
+        while True:
             self.request = request
             with translated_errors():
                 response: Any = await client.send(
@@ -190,8 +209,10 @@ class HTTPSource:
                 self._body = _Body(_response_iterator(response))
                 return
             target = response.next_request
+            redirects += 1
             if (
                 target is None
+                or redirects > _MAX_REDIRECTS
                 or response.status_code not in _SAME_METHOD_REDIRECTS
                 or _origin(target) != _origin(request)
             ):
@@ -199,13 +220,11 @@ class HTTPSource:
             await self._close_response()
             target.stream = request.stream
             request = target
-        error = await self._status_error()
+        error = await self._status_error(response)
         await self._close_response()
         raise error
 
-    async def _status_error(self) -> APIStatusError:
-        response = self.response
-        assert response is not None
+    async def _status_error(self, response: httpx.Response) -> APIStatusError:
         data = b""
         body = self._body = _Body(_response_iterator(response))
         with anyio.move_on_after(self._limits.error_body_time):
@@ -233,10 +252,8 @@ class HTTPSource:
         )
 
     async def _close_response(self) -> None:
-        body, self._body = self._body, None
         with anyio.move_on_after(self._limits.cleanup_time, shield=True):
-            if body is not None:
-                await body.aclose()
+            await self._body.aclose()
             if self.response is not None:
                 await self.response.aclose()
 
@@ -244,8 +261,8 @@ class HTTPSource:
 class _Body:
     """The bytes of a response, read one by one and given back cleanly at any point."""
 
-    def __init__(self, iterator: AsyncIterator[bytes]) -> None:
-        self._iterator: AsyncIterator[bytes] | None = iterator
+    def __init__(self, iterator: AsyncIterator[bytes] | None = None) -> None:
+        self._iterator = iterator
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end."""
@@ -262,7 +279,8 @@ class _Body:
 
     async def aclose(self) -> None:
         """Unwind the iterator if it is a generator; other kinds belong to whoever made them."""
-        iterator, self._iterator = self._iterator, None
+        iterator: object = self._iterator
+        self._iterator = None
         if not inspect.isasyncgen(iterator):
             return
         # The HTTP library stacks several generators, and closing the outermost leaves the inner

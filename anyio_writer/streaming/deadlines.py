@@ -31,8 +31,7 @@ class Wait(Enum):
 _ERRORS: Final[dict[Wait, tuple[type[APITimeoutError], str]]] = {
     Wait.FIRST_CONTENT: (
         FirstContentTimeoutError,
-        "No content came within {timeouts.first_content} s of the request"
-        " (Timeouts.first_content).",
+        "No content came within {timeouts.first_content} s (Timeouts.first_content).",
     ),
     Wait.NEXT_CHUNK: (
         IdleTimeoutError,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -145,7 +145,7 @@ _CUT: Final = "without sending complete message body"
 
 
 @contextmanager
-def translated_errors() -> Iterator[None]:
+def translated_errors() -> Generator[None]:
     """Turn what the HTTP library and the layers below it raise into our exceptions."""
     try:
         yield

@@ -67,7 +67,8 @@ def chat_stream_from(
         n: How many choices the request asked for, if known.
         reading: How it is read, see ``StreamSettings``.
     """
-    if not isinstance(source, AsyncIterable):
+    given: object = source
+    if not isinstance(given, AsyncIterable):
         raise ConfigurationError(
             f"source must be an asynchronous iterable of bytes, not {type(source).__name__}."
         )
@@ -97,5 +98,3 @@ def make_stream(
         extra_query=request.get("extra_query"),
     )
     return ChatCompletionStream(source, settings, n=body.get("n"))
-
-

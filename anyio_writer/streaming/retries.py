@@ -13,6 +13,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from tenacity.wait import wait_exponential
 
 from ..errors import APIConnectionError, APIStatusError, APITimeoutError, ConnectTimeoutError
+from ..protocol.json import is_object
 
 R = TypeVar("R")
 
@@ -60,11 +61,9 @@ def is_retryable(exc: BaseException) -> bool:
         return False
     decided = exc.response.headers.get("x-should-retry")
     if decided in ("true", "false"):
-        return decided == "true"
+        return bool(decided == "true")
     status = exc.response.status_code
-    if status not in _RETRYABLE and status < _SERVER_ERROR:
-        return False
-    return not _is_used_up(exc.body)
+    return (status in _RETRYABLE or status >= _SERVER_ERROR) and not _is_used_up(exc.body)
 
 
 def server_wait(exc: APIStatusError) -> float | None:
@@ -73,12 +72,9 @@ def server_wait(exc: APIStatusError) -> float | None:
     ``retry-after`` is in seconds or a date (RFC 9110, section 10.2.3), ``retry-after-ms`` in
     milliseconds.
     """
-    assert exc.response is not None
-    headers = exc.response.headers
+    headers: Any = {} if exc.response is None else exc.response.headers
     milliseconds = _number(headers.get("retry-after-ms"))
-    seconds = (
-        _number(headers.get("retry-after")) if milliseconds is None else milliseconds / 1000
-    )
+    seconds = _number(headers.get("retry-after")) if milliseconds is None else milliseconds / 1000
     if seconds is None:
         try:
             seconds = parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time()
@@ -105,10 +101,8 @@ def _number(text: str | None) -> float | None:
 
 
 def _is_used_up(body: Any) -> bool:
-    if not isinstance(body, dict):
+    if not is_object(body):
         return False
     error = body.get("error")
-    names = [body.get("tpe")]
-    if isinstance(error, dict):
-        names += [error.get("code"), error.get("type")]
-    return any(isinstance(name, str) and name in _USED_UP for name in names)
+    names = [error.get("code"), error.get("type")] if is_object(error) else []
+    return not _USED_UP.isdisjoint(str(name) for name in [body.get("tpe"), *names])

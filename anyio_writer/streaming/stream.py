@@ -19,12 +19,12 @@ from ..errors import (
     StreamTruncatedError,
     WriterError,
 )
-from ..protocol.chunks import parse_json, shorten
 from ..protocol.completion import ParsedChatCompletion
 from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent
 from ..protocol.extent import Wholeness, wholeness
+from ..protocol.json import error_message, is_object, parse_json, shorten
 from ..protocol.sse import ChatSSEDecoder, ServerSentEvent, is_event_stream
-from ..protocol.state import ChatCompletionStreamState, error_message
+from ..protocol.state import ChatCompletionStreamState
 from .connection import ByteSource, request_id_of
 from .deadlines import Deadlines
 from .fanout import Batches, Consumer, Fanout
@@ -59,7 +59,9 @@ class ChatCompletionStream(Generic[T]):
         StreamClosedError: The stream was left or closed before the answer was complete.
     """
 
-    def __init__(self, source: ByteSource, settings: StreamSettings, *, n: int | None = None) -> None:
+    def __init__(
+        self, source: ByteSource, settings: StreamSettings, *, n: int | None = None
+    ) -> None:
         self._source = source
         self._settings = settings
         self._state: ChatCompletionStreamState[T] = ChatCompletionStreamState(
@@ -373,12 +375,14 @@ class ChatCompletionStream(Generic[T]):
         if deadlines is not None:
             with anyio.move_on_after(limits.error_body_time):
                 try:
-                    while len(head) < limits.max_error_bytes and (data := await self._source.read()):
+                    while len(head) < limits.max_error_bytes and (
+                        data := await self._source.read()
+                    ):
                         head += data
                 except APIConnectionError:
                     pass  # what there is says enough
         body = parse_json(head[: limits.max_error_bytes])
-        said = error_message(body) if isinstance(body, dict) else shorten(head)
+        said = error_message(body) if is_object(body) else shorten(head)
         raise APIStreamError(f"The response is not an event stream. It says: {said}", body=body)
 
     def _closed_error(self) -> StreamClosedError | None:
