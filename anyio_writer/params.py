@@ -16,7 +16,6 @@ from typing import (
     Required,
     TypeAlias,
     TypedDict,
-    cast,
 )
 
 import msgspec
@@ -266,38 +265,41 @@ def _closest(name: str) -> str:
     return f"Did you mean {matches[0]}? " if matches else ""
 
 
-def _plain(value: object, name: str) -> Any:
+def _plain(value: Any, name: str) -> Any:
     """Messages, structs, pydantic models and iterables as the JSON types they stand for."""
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Sequence):
-        items: Iterable[Any] = value
-        value = list(items)
+    if _is_lazy(value):
+        value = list(value)
+    if isinstance(value, list | tuple):
+        value = [_message_param(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     try:
-        return msgspec.to_builtins(_with_params(value), enc_hook=_encode_foreign)
+        return msgspec.to_builtins(value, enc_hook=_encode_foreign)
     except (TypeError, ValueError) as exc:
         raise InvalidParameterError(f"{name} cannot be sent as JSON: {exc}") from exc
 
 
-def _with_params(value: Any) -> Any:
-    """The same, with messages of completions as the API wants them back."""
-    if isinstance(value, list | tuple):
-        return [
-            item.to_param() if isinstance(item, ParsedChatCompletionMessage) else item
-            for item in cast("Sequence[Any]", value)
-        ]
-    return value
+def _is_lazy(value: object) -> bool:
+    """Whether it is an iterable that has to be read out: a generator, a view."""
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Sequence)
+
+
+def _message_param(item: Any) -> Any:
+    """A message of a completion in the form in which the API wants it back."""
+    return item.to_param() if isinstance(item, ParsedChatCompletionMessage) else item
 
 
 def _encode_foreign(value: Any) -> Any:
     dump = getattr(value, "model_dump", None)  # pydantic, and with it the official SDK's messages
     if dump is not None:
         return dump(exclude_none=True)
-    if isinstance(value, Mapping):
-        mapping: Mapping[Any, Any] = value
-        return dict(mapping)
-    if isinstance(value, Iterable):
-        items: Iterable[Any] = value
-        return list(items)
+    if _is_mapping(value):
+        return dict(value)
+    if _is_lazy(value):
+        return list(value)
     raise TypeError(f"objects of type {type(value).__name__} are not supported")
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _check_tools(tools: Iterable[Mapping[str, Any]]) -> None:

@@ -130,7 +130,9 @@ class Connection:
         await self._send(frame.head)
         if (ending := await self._follow(frame)) is not None:
             return ending
-        await self._send(frame.terminator)
+        if frame.terminator:
+            await self._send(frame.terminator)
+        # Nothing may wait between the last byte and this: peers can see that byte already.
         request.answered = True
         return _Ending.REUSE if frame.reuse else _Ending.CUT
 

@@ -72,7 +72,7 @@ class RecordedRequest:
         wanted = name.lower().encode("latin-1")
         return next((value.decode("latin-1") for key, value in self.headers if key == wanted), None)
 
-    def json(self) -> Any:  # noqa: ANN401 - tests index it freely
+    def json(self) -> Any:  # tests index it freely
         """The body as JSON.
 
         Raises:

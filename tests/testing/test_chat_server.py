@@ -328,6 +328,17 @@ async def test_request_bodies_come_in_chunks_and_after_an_invitation() -> None:
     assert (b"x-name", b"v") in server.requests[0].headers
 
 
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+async def test_a_peer_that_has_the_last_byte_has_been_answered(framing: Framing) -> None:
+    last = b"0\r\n\r\n" if framing == "chunked" else b"ab\r\n\r\n"
+    server = ChatServer(Reply(body=b"ab\r\n\r\n", framing=framing))
+    async with server, connected(server) as stream:
+        for index in range(20):
+            await stream.send(POST)
+            await read_until(stream, last)
+            assert server.requests[index].answered
+
+
 async def test_an_old_peer_gets_no_chunks() -> None:
     async with ChatServer(Reply(body=[b"ab", b"c"])) as server:
         head, body, end = await exchange(server, POST.replace(b"1.1", b"1.0"))
