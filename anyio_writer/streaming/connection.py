@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
@@ -263,9 +264,11 @@ class _Body:
 
     def __init__(self, iterator: AsyncIterator[bytes] | None = None) -> None:
         self._iterator = iterator
+        self._started = False
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end."""
+        self._started = True
         while self._iterator is not None:
             try:
                 if data := await anext(self._iterator):
@@ -285,12 +288,11 @@ class _Body:
             return
         # The HTTP library stacks several generators, and closing the outermost leaves the inner
         # ones to the garbage collector. Going on in a cancelled scope unwinds them all.
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            try:
-                await anext(iterator)
-            except Exception:  # noqa: BLE001 - it is being thrown away
-                return
+        if self._started:
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                with suppress(Exception):  # it is being thrown away
+                    await anext(iterator)
         await iterator.aclose()
 
 
