@@ -21,6 +21,7 @@ from .errors import BadRequestError as BadRequestError
 from .errors import ConfigurationError as ConfigurationError
 from .errors import ConflictError as ConflictError
 from .errors import ConnectTimeoutError as ConnectTimeoutError
+from .errors import ConsumerLagError as ConsumerLagError
 from .errors import FirstContentTimeoutError as FirstContentTimeoutError
 from .errors import IdleTimeoutError as IdleTimeoutError
 from .errors import InternalServerError as InternalServerError
@@ -34,6 +35,7 @@ from .errors import StreamTruncatedError as StreamTruncatedError
 from .errors import TotalTimeoutError as TotalTimeoutError
 from .errors import UnprocessableEntityError as UnprocessableEntityError
 from .errors import WriterError as WriterError
+from .errors import WrongTaskError as WrongTaskError
 from .params import ChatRequest as ChatRequest
 from .params import Message as Message
 from .params import ResponseFormat as ResponseFormat
@@ -61,6 +63,7 @@ from .protocol import RefusalDoneEvent as RefusalDoneEvent
 from .protocol import ServerSentEvent as ServerSentEvent
 from .protocol import SSEDecoder as SSEDecoder
 from .protocol import Usage as Usage
+from .streaming.fanout import Subscription as Subscription
 from .streaming.open import chat_stream_from as chat_stream_from
 from .streaming.open import open_chat_stream as open_chat_stream
 from .streaming.stream import AsyncChatCompletionStream as AsyncChatCompletionStream

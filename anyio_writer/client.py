@@ -61,7 +61,8 @@ class AsyncWriter:
         self.chat = Chat(self._open)
 
     def __repr__(self) -> str:
-        return f"AsyncWriter(url={self._endpoint.url!r}, max_connections={self._max_connections})"
+        url = self._endpoint.shown_url
+        return f"AsyncWriter(url={url!r}, max_connections={self._max_connections})"
 
     async def __aenter__(self) -> Self:
         return self

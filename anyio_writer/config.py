@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypedDict
 from urllib.parse import urlsplit
 
 import msgspec
 
-from .errors import ConfigurationError
+from .errors import ConfigurationError, WriterError
 from .protocol.chunks import DEFAULT_MAX_DEPTH
 from .protocol.sse import DEFAULT_MAX_EVENT_BYTES
 
@@ -23,6 +24,11 @@ def _check_positive(name: str, value: object, *, optional: bool = False) -> None
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} must be a whole number, 1 or more, not {value!r}.")
 
 
 def _check_type(name: str, value: object, expected: type) -> None:
@@ -63,6 +69,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         drain_bytes: How much is read after the end so that the connection can be used again.
         drain_time: How long that may take, in seconds.
         cleanup_time: How long closing a response may take, in seconds.
+        slow_consumer_time: After how many seconds the log names a consumer that does not read
+            and so holds its stream back.
     """
 
     max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
@@ -72,10 +80,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     drain_bytes: int = 64 * 1024
     drain_time: float = 0.25
     cleanup_time: float = 2.0
+    slow_consumer_time: float = 30.0
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            _check_positive(f"Limits.{name}", getattr(self, name))
+            check = _check_positive if name.endswith("_time") else _check_count
+            check(f"Limits.{name}", getattr(self, name))
 
 
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +140,9 @@ class Configuration(ReadingConfiguration, total=False):
     max_retries: int
 
 
+SETTINGS: Final = frozenset({*Configuration.__annotations__, "client", "max_connections"})
+
+
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where requests go, and with what key. Its repr does not show the key."""
 
@@ -139,7 +152,16 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     max_retries: int
 
     def __repr__(self) -> str:
-        return f"Endpoint(url={self.url!r}, max_retries={self.max_retries})"
+        return f"Endpoint(url={self.shown_url!r}, max_retries={self.max_retries})"
+
+    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
+        yield "url", self.shown_url
+        yield "max_retries", self.max_retries
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without the password that may stand in it."""
+        return _without_password(self.url)
 
 
 def resolve_endpoint(
@@ -160,7 +182,7 @@ def resolve_endpoint(
     return Endpoint(
         url=_resolve_url(base_url, path),
         api_key=_resolve_key(api_key),
-        headers=dict(headers or {}),
+        headers=check_headers("headers", headers, ConfigurationError),
         max_retries=max_retries,
     )
 
@@ -169,16 +191,32 @@ def resolve(given: Mapping[str, Any]) -> tuple[Endpoint, StreamSettings]:
     """Sort out the keyword arguments of ``Configuration``."""
     reading = {name: value for name, value in given.items() if name in _READING}
     rest = {name: value for name, value in given.items() if name not in _READING}
-    try:
-        return resolve_endpoint(**rest), StreamSettings(**reading)
-    except TypeError:
-        known = sorted(Configuration.__annotations__)
-        unknown = sorted(set(rest).difference(known))
+    if unknown := sorted(set(rest).difference(SETTINGS)):
         raise ConfigurationError(
-            f"There is no setting {', '.join(unknown)}; there are {', '.join(known)}."
-        ) from None
+            f"There is no setting {', '.join(unknown)}; there are {', '.join(sorted(SETTINGS))}."
+        )
+    return resolve_endpoint(**rest), StreamSettings(**reading)
 
 
+def check_headers(what: str, headers: object, error: type[WriterError]) -> dict[str, str | None]:
+    """Headers that HTTP can carry, else ``error``, which shows no value: it may be a secret."""
+    given: Any = {} if headers is None else headers
+    if not isinstance(given, Mapping):
+        raise error(f"{what} must be a mapping, not {type(given).__name__}.")
+    for name, value in given.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise error(f"{what} holds {name!r}, which cannot be the name of an HTTP header.")
+        if value is not None and not isinstance(value, str):
+            raise error(f"{what}[{name!r}] must be text or None, not {type(value).__name__}.")
+        if value and not (value.isascii() and value.replace("\t", " ").isprintable()):
+            raise error(
+                f"{what}[{name!r}] holds a control character or one that is not ASCII, which no "
+                "HTTP header can carry."
+            )
+    return dict(given)
+
+
+_HEADER_NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _READING: Final = frozenset(ReadingConfiguration.__annotations__)
 
 
@@ -200,14 +238,26 @@ def _resolve_key(api_key: str | None) -> str:
 
 
 def _resolve_url(base_url: str | None, path: str | None) -> str:
-    base = base_url or os.environ.get("WRITER_BASE_URL", "").strip() or DEFAULT_BASE_URL
-    parts = urlsplit(base)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    for name, value in (("base_url", base_url), ("path", path)):
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationError(f"{name} must be a string, not {type(value).__name__}.")
+    base = (base_url or os.environ.get("WRITER_BASE_URL", "")).strip() or DEFAULT_BASE_URL
+    if not _is_base_url(base):
         raise ConfigurationError(
             f"base_url must be like 'https://api.writer.com', not {_without_password(base)!r}."
         )
     tail = DEFAULT_PATH if path is None else path
     return base.rstrip("/") + "/" + tail.lstrip("/")
+
+
+def _is_base_url(base: str) -> bool:
+    if not base.isprintable() or any(character in base for character in " ?#"):
+        return False
+    try:
+        parts = urlsplit(base)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is none
+        return False
 
 
 def _without_password(url: str) -> str:

@@ -173,6 +173,17 @@ class ResponseTooLargeError(APIResponseValidationError):
     """One event or line outgrew its limit (``Limits.max_event_bytes``)."""
 
 
+class WrongTaskError(WriterError):
+    """A stream was left by another task than the one that entered it."""
+
+
+class ConsumerLagError(WriterError):
+    """A consumer made with ``on_full="fail"`` was too slow and has lost the rest of its stream.
+
+    Only that consumer gets it; the stream and the other consumers go on.
+    """
+
+
 class StreamClosedError(WriterError):
     """The stream was left or closed before its answer was complete.
 

@@ -5,7 +5,9 @@ The fields are those of the chat completion API: https://dev.writer.com/api-refe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import (
     Annotated,
@@ -21,6 +23,7 @@ from typing import (
 import msgspec
 from msgspec import Meta
 
+from .config import SETTINGS, check_headers
 from .errors import InvalidParameterError
 from .protocol.completion import ParsedChatCompletionMessage
 
@@ -171,7 +174,7 @@ class ChatRequest(TypedDict, total=False):
     extra_body: Mapping[str, Any] | None
 
 
-REQUEST_FIELDS: Final = frozenset(ChatRequest.__annotations__)
+REQUEST_FIELDS: Final = frozenset({*ChatRequest.__annotations__, "response_format"})
 _NOT_IN_BODY: Final = frozenset({"extra_headers", "extra_query", "extra_body"})
 
 
@@ -222,11 +225,14 @@ class _Request(msgspec.Struct):
     response_format: _ResponseFormat | None = None
 
 
+# By the place of the mistake, list positions left out; else by the field.
 _HINTS: Final = {
     "messages": "It is a list of messages such as {'role': 'user', 'content': 'Hello'}.",
-    "tools": "Leave tools out to send none.",
+    "messages.role": "It is 'user', 'assistant', 'system' or 'tool'.",
+    "messages.content": "It is text, or a list such as [{'type': 'text', 'text': 'Hello'}].",
+    "tools": "One is like {'type': 'function', 'function': {...}}; leave tools out to send none.",
+    "response_format": "It is {'type': 'json_schema', 'json_schema': {...}} or {'type': 'text'}.",
     "stream_options": "It is {'include_usage': True}.",
-    "extra_body": "Fields that the API does not list go into extra_body.",
 }
 
 
@@ -240,10 +246,8 @@ def build_body(request: Mapping[str, Any]) -> dict[str, Any]:
         InvalidParameterError: A field is missing, wrong or unknown; the message names it.
     """
     for name in request:
-        if name not in REQUEST_FIELDS and name != "response_format":
-            raise InvalidParameterError(
-                f"The request has no field {name}. {_closest(name)}{_HINTS['extra_body']}"
-            )
+        if name not in REQUEST_FIELDS:
+            raise InvalidParameterError(_unknown(name))
     given = {
         name: _plain(value, name)
         for name, value in request.items()
@@ -255,14 +259,53 @@ def build_body(request: Mapping[str, Any]) -> dict[str, Any]:
         raise _explain(str(exc)) from None
     _check_tools(given.get("tools", ()))
     for name in _NOT_IN_BODY:
-        if not isinstance(request.get(name) or {}, Mapping):
-            raise InvalidParameterError(f"{name} must be a mapping, not {request[name]!r}.")
-    return {**given, "stream": True, **(request.get("extra_body") or {})}
+        value = request.get(name)
+        if value is not None and not isinstance(value, Mapping):  # not shown: may hold a secret
+            raise InvalidParameterError(f"{name} must be a mapping, not {type(value).__name__}.")
+    check_headers("extra_headers", request.get("extra_headers"), InvalidParameterError)
+    _check_query(request.get("extra_query") or {})
+    return {**given, "stream": True, **_plain(request.get("extra_body") or {}, "extra_body")}
 
 
-def _closest(name: str) -> str:
-    matches = get_close_matches(name, REQUEST_FIELDS, n=1)
-    return f"Did you mean {matches[0]}? " if matches else ""
+def encode_body(body: Mapping[str, Any]) -> bytes:
+    """The JSON of a request.
+
+    Raises:
+        InvalidParameterError: Something has no JSON form; the message names the field.
+    """
+    fields: list[bytes] = []
+    for name, value in body.items():
+        try:  # not msgspec, which would send bytes as base64 and NaN as null without a word
+            text = json.dumps(
+                {name: value}, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+            )
+            fields.append(text[1:-1].encode())
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise InvalidParameterError(f"{name} cannot be sent as JSON: {exc}") from exc
+    return b"{" + b",".join(fields) + b"}"
+
+
+def _unknown(name: str) -> str:
+    if name == "stream":
+        return "There is no parameter stream: the answer is always streamed."
+    if name in SETTINGS:
+        return f"{name} is a setting of AsyncWriter, not a field of a request."
+    matches = get_close_matches(name, sorted(REQUEST_FIELDS | SETTINGS), n=1)
+    suggestion = f" Did you mean {matches[0]}?" if matches else ""
+    return (
+        f"There is no parameter {name}.{suggestion} "
+        "Fields that the API does not list go into extra_body."
+    )
+
+
+def _check_query(query: Mapping[str, Any]) -> None:
+    for name, value in query.items():
+        several: tuple[Any, ...] = tuple(value) if isinstance(value, list | tuple) else (value,)
+        if not all(each is None or isinstance(each, str | int | float) for each in several):
+            raise InvalidParameterError(
+                f"extra_query[{name!r}] must be text, a number or a list of these, "
+                f"not {type(value).__name__}."
+            )
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -272,14 +315,22 @@ def _plain(value: Any, name: str) -> Any:
     if isinstance(value, list | tuple):
         value = [_message_param(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     try:
-        return msgspec.to_builtins(value, enc_hook=_encode_foreign)
+        return msgspec.to_builtins(value, builtin_types=_BINARY, enc_hook=_encode_foreign)
+    except RecursionError:
+        raise InvalidParameterError(f"{name} is nested too deeply to be sent as JSON.") from None
     except (TypeError, ValueError) as exc:
         raise InvalidParameterError(f"{name} cannot be sent as JSON: {exc}") from exc
 
 
+# Left as they are, which makes them errors: there is more than one way to write them in JSON.
+_BINARY: Final = (bytes, bytearray, memoryview)
+
+
 def _is_lazy(value: object) -> bool:
-    """Whether it is an iterable that has to be read out: a generator, a view."""
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Sequence)
+    """Whether it is an iterable that has to be read out: a generator, a view, a deque."""
+    if isinstance(value, (str, Mapping, list, tuple, *_BINARY)):
+        return False
+    return isinstance(value, Iterable) and not hasattr(value, "model_dump")
 
 
 def _message_param(item: Any) -> Any:
@@ -290,11 +341,14 @@ def _message_param(item: Any) -> Any:
 def _encode_foreign(value: Any) -> Any:
     dump = getattr(value, "model_dump", None)  # pydantic, and with it the official SDK's messages
     if dump is not None:
-        return dump(exclude_none=True)
+        return dump(exclude_none=True, by_alias=True)
     if _is_mapping(value):
         return dict(value)
     if _is_lazy(value):
         return list(value)
+    for plain in (str, int, float):  # msgspec takes no subclasses of these
+        if isinstance(value, plain):
+            return plain(value)
     raise TypeError(f"objects of type {type(value).__name__} are not supported")
 
 
@@ -314,8 +368,17 @@ def _check_tools(tools: Iterable[Mapping[str, Any]]) -> None:
 def _explain(reason: str) -> InvalidParameterError:
     what, _, where = reason.partition(" - at `$")
     place = where.rstrip("`").lstrip(".")
-    if not place:  # msgspec names a missing field in its sentence
-        place = what.rpartition("field `")[2].rstrip("`")
-        what = "it is missing"
-    hint = _HINTS.get(place.split(".")[0].split("[")[0], "")
-    return InvalidParameterError(f"The request's {place} is wrong: {what}. {hint}".rstrip())
+    if missing := _MISSING.fullmatch(what):
+        said = f"{place} has no {missing[1]!r}" if place else f"{missing[1]} is missing"
+        place = place or missing[1]
+    else:
+        types = _TYPES.sub(lambda found: _JSON_NAMES.get(found[0], found[0]), what)
+        said = f"{place} is wrong: {types[0].lower()}{types[1:]}"
+    named = re.sub(r"\[.*?\]", "", place)
+    hint = _HINTS.get(named) or _HINTS.get(named.partition(".")[0], "")
+    return InvalidParameterError(f"{said}. {hint}".rstrip())
+
+
+_MISSING: Final = re.compile(r"Object missing required field `(.*)`")
+_TYPES: Final = re.compile(r"(?<=[` ])(array|object|null)(?=[` ])")
+_JSON_NAMES: Final = {"array": "list", "object": "dict", "null": "None"}

@@ -14,9 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import APIResponseValidationError
-from .json import is_array, is_object, shorten
-
-DEFAULT_MAX_DEPTH: Final = 256
+from .json import DEFAULT_MAX_DEPTH as DEFAULT_MAX_DEPTH
+from .json import is_array, is_deeper_than, is_object, mend_text, shorten
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -249,7 +248,8 @@ _decode: Final = msgspec.json.Decoder(ChatCompletionChunk).decode
 def parse_chunk(payload: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> ChatCompletionChunk:
     """Decode the data of one server-sent event.
 
-    Bytes that are not UTF-8 are read as U+FFFD. A field of the wrong JSON type is taken as
+    What is not Unicode (bytes that are not UTF-8, escapes of half a surrogate pair) is read as
+    U+FFFD. A field of the wrong JSON type is taken as
     missing where nothing depends on it (a date, a fingerprint, a usage count).
 
     Args:
@@ -270,30 +270,11 @@ def parse_chunk(payload: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> ChatCo
                 return _parse_leniently(payload)
     except msgspec.ValidationError:
         return _parse_leniently(payload)
-    except UnicodeDecodeError:
-        return parse_chunk(payload.decode(errors="replace").encode(), max_depth=max_depth)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        if (mended := mend_text(payload)) != payload:
+            return parse_chunk(mended, max_depth=max_depth)
         raise _invalid(payload, _reason(exc)) from exc
     return chunk
-
-
-_BRACKETS_AND_STRINGS: Final = re.compile(rb'[\[{]|[\]}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
-
-
-def is_deeper_than(payload: bytes, limit: int) -> bool:
-    """Whether the arrays and objects of a JSON text are nested more than ``limit`` deep."""
-    if payload.count(b"{") + payload.count(b"[") <= limit:
-        return False
-    depth = 0
-    for match in _BRACKETS_AND_STRINGS.finditer(payload):
-        byte = payload[match.start()]
-        if byte in b"[{":
-            depth += 1
-            if depth > limit:
-                return True
-        elif byte in b"]}":
-            depth -= 1
-    return False
 
 
 # Parts that an answer can do without: what is wrong inside one of them costs only that part.
@@ -313,9 +294,9 @@ def _parse_leniently(payload: bytes) -> ChatCompletionChunk:
     """The slow way, for the chunks that the plain decoder cannot take as they are."""
     try:
         data = msgspec.json.decode(payload)
-    except UnicodeDecodeError:
-        data = msgspec.json.decode(payload.decode(errors="replace"))
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        if (mended := mend_text(payload)) != payload:
+            return _parse_leniently(mended)
         raise _invalid(payload, _reason(exc)) from exc
     if not is_object(data):
         raise _invalid(payload, f"it is not an object but {type(data).__name__}")

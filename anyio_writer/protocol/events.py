@@ -11,7 +11,18 @@ official SDK's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+)
 
 import msgspec
 
@@ -264,3 +275,8 @@ ChatCompletionStreamEvent: TypeAlias = (
     | FunctionToolCallArgumentsDoneEvent
 )
 """Everything a stream yields; ``type`` tells which, for people and for type checkers."""
+
+EVENT_TYPES: Final = frozenset(
+    get_origin(member) or member for member in get_args(ChatCompletionStreamEvent)
+)
+"""The classes of all events."""

@@ -8,7 +8,10 @@ from typing import Final
 
 import msgspec
 
+from .json import mend_text
+
 _STRUCTURE: Final = re.compile(r'["\\\[\]{}]')
+_INSIDE_A_NUMBER: Final = ("-", "+", ".", "e", "E")
 _decode_nothing: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -25,8 +28,13 @@ def wholeness(text: str) -> Wholeness:
     try:
         _decode_nothing(text)
     except msgspec.DecodeError as exc:
+        # msgspec refuses escapes of half a surrogate pair, which JSON allows.
+        if (mended := mend_text(text.encode(errors="replace")).decode()) != text:
+            return wholeness(mended)
         # msgspec has no class of its own for this; a test holds it to the wording.
         truncated = str(exc) == "Input data was truncated"
+        if not truncated and text.endswith(_INSIDE_A_NUMBER):
+            truncated = wholeness(f"{text}0") is not Wholeness.MALFORMED
         return Wholeness.TRUNCATED if truncated else Wholeness.MALFORMED
     except RecursionError:
         return Wholeness.MALFORMED

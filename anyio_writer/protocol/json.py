@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, TypeGuard
 
 import msgspec
 
+DEFAULT_MAX_DEPTH: Final = 256
 _SHOWN_BYTES: Final = 2048
 
 
 def parse_json(payload: bytes) -> Any:
     """A payload decoded as JSON, else as text."""
-    try:
-        return msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return payload.decode(errors="replace")
+    # What is nested without end could not be printed, copied or searched for its message.
+    if not is_deeper_than(payload, DEFAULT_MAX_DEPTH):
+        try:
+            return msgspec.json.decode(mend_text(payload))
+        except msgspec.DecodeError:
+            pass
+    return payload.decode(errors="replace")
+
+
+_ESCAPES: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair
+    rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"|\\.",
+    re.DOTALL,
+)
+
+
+def mend_text(payload: bytes) -> bytes:
+    """Replace by U+FFFD what is not Unicode: stray bytes, and escapes of half a surrogate pair."""
+    payload = payload.decode(errors="replace").encode()
+    return _ESCAPES.sub(lambda match: rb"\ufffd" if match["lone"] else match[0], payload)
+
+
+_BRACKETS_AND_STRINGS: Final = re.compile(rb'[\[{]|[\]}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+
+
+def is_deeper_than(payload: bytes, limit: int) -> bool:
+    """Whether the arrays and objects of a JSON text are nested more than ``limit`` deep."""
+    if payload.count(b"{") + payload.count(b"[") <= limit:
+        return False
+    depth = 0
+    for match in _BRACKETS_AND_STRINGS.finditer(payload):
+        byte = payload[match.start()]
+        if byte in b"[{":
+            depth += 1
+            if depth > limit:
+                return True
+        elif byte in b"]}":
+            depth -= 1
+    return False
 
 
 def shorten(payload: bytes, limit: int = _SHOWN_BYTES) -> str:

@@ -226,7 +226,7 @@ class ChatSSEDecoder(SSEDecoder):
 
 
 _KNOWN_FIELDS: Final = (b"data", b"event", b"id", b"retry", b"error")
-_FIELD_START: Final = re.compile(rb"(?:[\r\n]|\xef\xbb\xbf)*+(?::|[A-Za-z][\w.-]*:)")
+_FIELD_START: Final = re.compile(rb"(?:[\r\n]|\xef\xbb\xbf)*+(?::|[A-Za-z][\w.-]{0,63}:)")
 _FIELD_ALONE: Final = re.compile(rb"(?:[\r\n]|\xef\xbb\xbf)*+(?:data|event|id|retry)[\r\n]")
 _UNDECIDED: Final = re.compile(rb"(?:[\r\n]|\xef\xbb\xbf?|\xef\Z)*+(?:[A-Za-z][\w.-]{0,63})?\Z")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -15,7 +16,6 @@ from ..errors import (
 )
 from .accumulator import Accumulator, ChoiceLog, ToolCallLog
 from .chunks import (
-    DEFAULT_MAX_DEPTH,
     ChatCompletionChunk,
     ChoiceDelta,
     ChoiceLogprobs,
@@ -41,7 +41,7 @@ from .events import (
     RefusalDoneEvent,
     set_moment,
 )
-from .json import error_message, parse_json
+from .json import DEFAULT_MAX_DEPTH, error_message, parse_json
 from .sse import ServerSentEvent
 
 T = TypeVar("T")
@@ -103,13 +103,23 @@ class ChatCompletionStreamState(Generic[T]):
         """
         events: _Events = []
         if isinstance(chunk, ChatCompletionChunk):
-            self._take(chunk, msgspec.json.encode(chunk), events)
+            self._feed_chunk(chunk, events)
         elif isinstance(chunk, ServerSentEvent):
             self.feed((chunk,), events)
         else:
-            payload = chunk.encode() if isinstance(chunk, str) else bytes(chunk)
+            # Half a surrogate pair becomes U+FFFD like any other bytes that are not UTF-8.
+            payload = chunk.encode(errors="surrogatepass") if isinstance(chunk, str) else chunk
             self.feed((ServerSentEvent(payload),), events)
         return events
+
+    def _feed_chunk(self, chunk: ChatCompletionChunk, events: _Events) -> None:
+        if self.done_received:
+            return
+        try:
+            self._take(chunk, msgspec.json.encode(chunk), events)
+        except APIError as exc:
+            exc.completion = self.current_completion_snapshot
+            raise
 
     def feed(
         self, source: Iterable[ServerSentEvent], events: list[ChatCompletionStreamEvent[Any]] | None
@@ -182,6 +192,10 @@ class ChatCompletionStreamState(Generic[T]):
     def current_completion_snapshot(self) -> ParsedChatCompletion[T]:
         """The completion so far; without choices before the first chunk."""
         return self._accumulator.completion()
+
+    def remember(self) -> Callable[[], ParsedChatCompletion[T]]:
+        """A function that returns the completion as it stands now, however late it is called."""
+        return partial(self._accumulator.completion, self._accumulator.tick)
 
     def get_final_completion(self) -> ParsedChatCompletion[T]:
         """The completion, once it is whole.
@@ -274,15 +288,15 @@ class ChatCompletionStreamState(Generic[T]):
             self._take_rest(log, delta)
         if choice.logprobs is not None:
             self._take_logprobs(log, choice.logprobs, payload, events)
-        if len(log.calls) > 1:
+        reason = choice.finish_reason
+        if reason and reason not in _NO_REASON and log.finish_reason.value is None:
+            log.finish_reason.set(reason, total.tick)
+            self._finish_choice(log, events)
+        elif len(log.calls) > 1:
             for call in calls:
                 # The last call to have begun may go on; the others are done when they are whole.
                 if call is not log.calls[-1] and not call.done and call.is_whole():
                     self._call_done(log, call, events)
-        if (reason := choice.finish_reason) and log.finish_reason.value is None:
-            if reason not in _NO_REASON:
-                log.finish_reason.set(reason, total.tick)
-                self._finish_choice(log, events)
 
     def _take_rest(self, log: ChoiceLog, delta: ChoiceDelta) -> None:
         """The parts of a delta that give rise to no events."""

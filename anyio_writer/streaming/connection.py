@@ -8,11 +8,17 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
-import msgspec
 
 from .._version import __version__
 from ..config import Endpoint, Limits
-from ..errors import APIConnectionError, APIError, APIStatusError, status_error_class
+from ..errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    WriterError,
+    status_error_class,
+)
+from ..params import encode_body
 from ..protocol.json import parse_json
 from .deadlines import Deadlines
 from .http import Client, build_request, is_transport_error, make_client, translated_errors
@@ -31,6 +37,7 @@ _REQUEST_ID_HEADERS: Final = (
 _SUCCESS: Final = range(200, 300)
 _SAME_METHOD_REDIRECTS: Final = (307, 308)
 _MAX_REDIRECTS: Final = 5
+_SHORTEST_SECRET: Final = 8  # "test" is no secret, and stands in many a sentence
 
 
 class ByteSource(Protocol):
@@ -122,7 +129,7 @@ class HTTPSource:
         self.response: httpx.Response | None = None
         self.request: httpx.Request | None = None
         self._endpoint = endpoint
-        self._content = msgspec.json.encode(body)
+        self._content = encode_body(body)
         self._client = client
         self._own_client: httpx.AsyncClient | None = None
         self._gate = gate
@@ -187,12 +194,14 @@ class HTTPSource:
                 self._gate.release_on_behalf_of(self)
 
     async def _send(self, client: Client) -> None:
+        if client.is_closed:
+            raise WriterError("The HTTP client is closed, so nothing can be sent with it.")
         request = build_request(
             client,
             self._endpoint.url,
             content=self._content,
             headers=self._headers,
-            params=dict(self._query) if self._query else None,
+            params=self._query or {},
             connect_timeout=self._connect_timeout,
         )
         self.response = None  # of an earlier attempt
@@ -235,11 +244,7 @@ class HTTPSource:
                         data += piece
             except APIConnectionError:
                 pass  # the status says enough
-        # Some servers repeat the key in their refusal of it.
-        text = data[: self._limits.max_error_bytes].replace(
-            self._endpoint.api_key.encode(), b"[the API key]"
-        )
-        said = parse_json(text) if text else None
+        said = parse_json(self._without_key(data[: self._limits.max_error_bytes])) or None
         status = response.status_code
         message = f"Error code: {status} - {said}" if said else f"Error code: {status}"
         if response.has_redirect_location:
@@ -251,6 +256,11 @@ class HTTPSource:
             body=said,
             request_id=request_id_of(response),
         )
+
+    def _without_key(self, data: bytes) -> bytes:
+        """Some servers repeat the key in their refusal of it."""
+        key = self._endpoint.api_key.encode()
+        return data.replace(key, b"[the API key]") if len(key) >= _SHORTEST_SECRET else data
 
     async def _close_response(self) -> None:
         with anyio.move_on_after(self._limits.cleanup_time, shield=True):
@@ -303,10 +313,9 @@ def _response_iterator(response: Any) -> AsyncIterator[bytes]:
     return aiter(response.aiter_bytes())
 
 
-def _merge_headers(*parts: Mapping[str, str | None]) -> dict[str, str]:
-    """Later ones win, whatever their case; None takes a header out."""
-    merged = {name.lower(): value for part in parts for name, value in part.items()}
-    return {name: value for name, value in merged.items() if value is not None}
+def _merge_headers(*parts: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Later ones win, whatever their case."""
+    return {name.lower(): value for part in parts for name, value in part.items()}
 
 
 def request_id_of(response: httpx.Response | None) -> str | None:

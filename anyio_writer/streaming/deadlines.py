@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
+from contextlib import contextmanager
 from enum import Enum
 from typing import Final
 
@@ -65,13 +67,12 @@ class Deadlines:
         self._first_content = _after(self._timeouts.first_content)
         self._set(Wait.FIRST_CONTENT, self._first_content)
 
-    def consumer(self) -> float:
-        """Only this side is being waited for; returns the time, for ``consumer_done``."""
+    @contextmanager
+    def consumer(self) -> Generator[None]:
+        """Only this side is being waited for: a time that is not the server's."""
         self._set(Wait.CONSUMER, math.inf)
-        return anyio.current_time()
-
-    def consumer_done(self, since: float) -> None:
-        """The wait that began at ``since`` is over; it was not the server's."""
+        since = anyio.current_time()
+        yield
         self._first_content += anyio.current_time() - since
 
     def first_content(self) -> None:

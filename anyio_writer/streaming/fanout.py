@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import suppress
-from typing import Any, Final, Generic, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractContextManager, suppress
+from types import TracebackType
+from typing import Any, Final, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from ..errors import ConsumerLagError
+from ..protocol.completion import ParsedChatCompletion
+
 E = TypeVar("E")
+
+OnFull: TypeAlias = Literal["wait", "drop_oldest", "fail"]
+Batch: TypeAlias = list[Any]
 
 DEFAULT_MAX_BUFFER: Final = 1024
 """How many events may wait for one consumer."""
 
 _FAIR_SHARE: Final = 64
 """How many buffered events one task takes before all others get a turn."""
+
+_logger: Final = logging.getLogger("anyio_writer")
 
 
 class Feeder(Protocol):
@@ -37,15 +47,33 @@ class Inbox:
     ``ready``, and taking is without a wait.
     """
 
-    def __init__(self, max_buffer: int) -> None:
+    def __init__(
+        self,
+        *,
+        types: frozenset[type] | None = None,
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+        on_full: OnFull = "wait",
+        place: str = "",
+    ) -> None:
         # A batch holds at least one event, so the channel itself never fills up.
-        self._send, self._receive = anyio.create_memory_object_stream[list[Any]](max_buffer)
+        self._send, self._receive = anyio.create_memory_object_stream[Batch](max_buffer)
+        self.types: Final = types
         self.max_buffer: Final = max_buffer
+        self.on_full: Final = on_full
+        self.place: Final = place
+        """Where in the caller's code the consumer was made."""
         self.is_open = True
         """Whether the consumer is still there."""
         self.is_ended = False
         """Whether nothing more will come."""
-        self._waiting = 0  # events in the channel
+        self.lagged = False
+        """Whether it ended because the consumer was too slow."""
+        self.dropped = 0
+        """How many events the consumer will never see."""
+        self.was_named = False
+        """Whether the log has named it as the one that holds the stream back."""
+        self._front: Batch = []  # what is left of a batch whose oldest events were dropped
+        self._waiting = 0  # events in the channel and in front of it
         self._ready = anyio.Event()
         self._room = anyio.Event()
 
@@ -54,15 +82,47 @@ class Inbox:
         self._send.close()
         self._receive.close()
 
-    def has_room(self, count: int) -> bool:
-        """Whether ``count`` more events fit."""
-        return self._waiting + count <= self.max_buffer
+    # The stream's side.
 
-    def put(self, batch: list[Any]) -> None:
-        """Hand a batch over; the caller has made sure that there is room."""
+    def has_room(self, count: int) -> bool:
+        """Whether ``put`` takes ``count`` more events without a wait."""
+        return self.on_full != "wait" or self._waiting + count <= self.max_buffer
+
+    def put_all(self, batch: Batch) -> None:
+        """``put`` for a batch of any size."""
+        for part in self.cut(batch):
+            self.put(part)
+
+    def cut(self, batch: Batch) -> Iterable[Batch]:
+        """The batch in parts that fit into the empty channel."""
+        size = self.max_buffer
+        if len(batch) <= size:
+            return (batch,)
+        return (batch[start : start + size] for start in range(0, len(batch), size))
+
+    def put(self, batch: Batch) -> None:
+        """Hand a batch over, by the consumer's own rule if there is no room for it."""
+        if not self.is_open or self.is_ended:
+            return  # it left, or lagged, meanwhile
+        surplus = self._waiting + len(batch) - self.max_buffer
+        if surplus > 0:
+            if self.on_full == "fail":
+                self.lagged = True
+                self.end()
+                return
+            self._drop(surplus)
         self._send.send_nowait(batch)
         self._waiting += len(batch)
         self._ready.set()
+
+    def _drop(self, count: int) -> None:
+        self.dropped += count
+        while count:
+            oldest = self._take()
+            if len(oldest) > count:
+                self._front = oldest[count:]
+                self._waiting += len(self._front)
+            count -= min(count, len(oldest))
 
     async def wait_for_room(self, count: int) -> None:
         """Wait until ``count`` more events fit or the consumer has left."""
@@ -70,16 +130,29 @@ class Inbox:
             self._room = anyio.Event()
             await self._room.wait()
 
+    def end(self) -> None:
+        """Nothing more will come; what is in the channel can still be taken."""
+        self.is_ended = True
+        self._send.close()
+        self._ready.set()
+
+    # The consumer's side.
+
     @property
     def is_ready(self) -> bool:
         """Whether there is a batch to take."""
         return self._waiting > 0
 
-    def take(self) -> list[Any]:
+    def take(self) -> Batch:
         """The oldest batch; only when there is one."""
-        batch = self._receive.receive_nowait()
-        self._waiting -= len(batch)
+        batch = self._take()
         self._room.set()
+        return batch
+
+    def _take(self) -> Batch:
+        batch = self._front or self._receive.receive_nowait()
+        self._front = []
+        self._waiting -= len(batch)
         return batch
 
     async def wait_ready(self) -> None:
@@ -88,34 +161,80 @@ class Inbox:
             self._ready = anyio.Event()
         await self._ready.wait()
 
-    def end(self) -> None:
-        """Nothing more will come; what is in the channel can still be taken."""
-        self.is_ended = True
-        self._send.close()
-        self._ready.set()
-
     def close(self) -> None:
         """The consumer leaves; what is in the channel is dropped."""
+        if not self.is_open:
+            return
         self.is_open = False
         self._waiting = 0
+        self._front = []
         self._send.close()
         self._receive.close()
         self._ready.set()
         self._room.set()
 
 
-class Consumer(Generic[E]):
-    """One reader of a stream: an iterator over its events.
+class Subscription(Generic[E]):
+    """One consumer of a stream: an iterator over its events, from when it was made.
+
+    Made by ``ChatCompletionStream.subscribe()``. It may be used as it is or with ``async with``;
+    one that is no longer wanted is closed, or dropped, and never holds up the others.
 
     Several tasks may iterate it; each event goes to exactly one of them and none is lost, also
-    when one of them is cancelled.
+    when one of them is cancelled. When the stream has ended, iteration gives what is still
+    buffered and then ends, or raises what the stream ended with (see ``ChatCompletionStream``).
+
+    Raises:
+        ConsumerLagError: This consumer was too slow, and was made with ``on_full="fail"``.
     """
 
-    def __init__(self, feeder: Feeder, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        feeder: Feeder,
+        inbox: Inbox,
+        snapshot: Callable[[], ParsedChatCompletion[Any]],
+    ) -> None:
         self._feeder = feeder
         self._inbox = inbox
+        self._read_snapshot = snapshot
         self._batch: deque[E] = deque()  # taken from the channel, not yet given out
         self._turn = 0
+
+    def __repr__(self) -> str:
+        return f"<Subscription made at {self._inbox.place}>"
+
+    def __del__(self) -> None:
+        self._inbox.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop consuming. Later steps of an iteration end it at once."""
+        self._batch.clear()
+        self._inbox.close()
+        await checkpoint()
+
+    @property
+    def snapshot(self) -> ParsedChatCompletion[Any]:
+        """The completion as it stood when this consumer joined.
+
+        What it says and what the events from then on add is the whole completion.
+        """
+        return self._read_snapshot()
+
+    @property
+    def dropped(self) -> int:
+        """How many events were dropped because this consumer was slow ("drop_oldest")."""
+        return self._inbox.dropped
 
     def __aiter__(self) -> AsyncIterator[E]:
         return self
@@ -130,6 +249,10 @@ class Consumer(Generic[E]):
         self._batch.extend(await self._next_batch())
         return self._batch.popleft()
 
+    def batches(self) -> AsyncIterator[list[E]]:
+        """The same events in lists, one list per read of the response, never empty."""
+        return Batches(self)
+
     async def next_batch(self) -> list[E]:
         """The next events as a list, never empty."""
         while self._batch:
@@ -137,7 +260,7 @@ class Consumer(Generic[E]):
             if batch := list(self._batch):
                 self._batch.clear()
                 return batch
-        return await self._next_batch()
+        return list(await self._next_batch())  # other consumers have the same one
 
     async def discard_all(self) -> None:
         """Take and drop what comes until the stream ends; sharing it with who else reads."""
@@ -145,11 +268,6 @@ class Consumer(Generic[E]):
         with suppress(StopAsyncIteration):
             while True:
                 await self._next_batch()
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._batch.clear()
-        self._inbox.close()
 
     async def _next_batch(self) -> list[E]:
         inbox = self._inbox
@@ -163,11 +281,21 @@ class Consumer(Generic[E]):
                 waited = True
             elif inbox.is_ended or not inbox.is_open:
                 await checkpoint()
-                self._feeder.raise_end()
-                raise StopAsyncIteration
+                self._raise_end()
             else:
                 await inbox.wait_ready()
                 waited = True
+
+    def _raise_end(self) -> None:
+        inbox = self._inbox
+        if inbox.lagged:
+            raise ConsumerLagError(
+                f"This consumer (made at {inbox.place}) was more than {inbox.max_buffer} events "
+                "behind its stream and has lost the rest."
+            )
+        if inbox.is_open:
+            self._feeder.raise_end()
+        raise StopAsyncIteration
 
     async def _pause(self) -> None:
         """Let a cancellation in; now and then give all other tasks a turn."""
@@ -181,7 +309,7 @@ class Consumer(Generic[E]):
 class Batches(Generic[E]):
     """Iterates a consumer in lists, one list per read."""
 
-    def __init__(self, consumer: Consumer[E]) -> None:
+    def __init__(self, consumer: Subscription[E]) -> None:
         self._consumer = consumer
 
     def __aiter__(self) -> AsyncIterator[list[E]]:
@@ -194,42 +322,73 @@ class Batches(Generic[E]):
 class Fanout:
     """All consumers of one stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, slow_consumer_time: float) -> None:
         self._inboxes: list[Inbox] = []
         self._is_ended = False
+        self._slow_consumer_time = slow_consumer_time
 
-    def __bool__(self) -> bool:
-        return bool(self._inboxes)
-
-    def add(self, max_buffer: int = DEFAULT_MAX_BUFFER) -> Inbox:
-        """A channel that gets everything from now on."""
-        inbox = Inbox(max_buffer)
+    def add(self, inbox: Inbox) -> None:
+        """From now on this one gets everything."""
         if self._is_ended:
             inbox.end()
         else:
             self._inboxes.append(inbox)
-        return inbox
 
-    @property
-    def max_batch(self) -> int:
-        """The most events that fit into every consumer's empty channel."""
-        return min((inbox.max_buffer for inbox in self._inboxes), default=DEFAULT_MAX_BUFFER)
+    def recipients(self) -> list[Inbox]:
+        """Who is to get what is read next. Those who join later find it in their snapshot."""
+        if not all(inbox.is_open and not inbox.is_ended for inbox in self._inboxes):
+            self._inboxes = [
+                inbox for inbox in self._inboxes if inbox.is_open and not inbox.is_ended
+            ]
+        return list(self._inboxes)
 
-    def put(self, batch: list[Any]) -> bool:
-        """Hand a batch to every consumer, or to none: False means that one has no room."""
-        if not all(inbox.is_open for inbox in self._inboxes):
-            self._inboxes = [inbox for inbox in self._inboxes if inbox.is_open]
-        count = len(batch)
-        if not all(inbox.has_room(count) for inbox in self._inboxes):
-            return False
-        for inbox in self._inboxes:
-            inbox.put(batch)
-        return True
+    async def put(
+        self,
+        events: Batch,
+        recipients: Iterable[Inbox],
+        waiting: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        """Hand events to all recipients, at once where there is room and else when there is.
 
-    async def wait_for_room(self, count: int) -> None:
-        """Wait until every consumer has room for ``count`` events or has left."""
-        for inbox in self._inboxes:
-            await inbox.wait_for_room(count)
+        Args:
+            events: At least one.
+            recipients: From before the events came about.
+            waiting: Entered while a consumer has no room.
+        """
+        sorted_out: dict[frozenset[type] | None, Batch] = {None: events}
+        full: list[Inbox] = []
+        for inbox in recipients:
+            if inbox.types not in sorted_out:
+                types = inbox.types or frozenset()
+                sorted_out[types] = [event for event in events if type(event) in types]
+            batch = sorted_out[inbox.types]
+            if not batch:
+                continue
+            if inbox.has_room(len(batch)):
+                inbox.put_all(batch)
+            else:
+                full.append(inbox)
+        for inbox in full:
+            with waiting():
+                for part in inbox.cut(sorted_out[inbox.types]):
+                    await self._wait_for_room(inbox, len(part))
+                    inbox.put(part)
+
+    async def _wait_for_room(self, inbox: Inbox, count: int) -> None:
+        if not inbox.was_named:
+            with anyio.move_on_after(self._slow_consumer_time) as scope:
+                await inbox.wait_for_room(count)
+            if not scope.cancelled_caught:
+                return
+            inbox.was_named = True
+            _logger.warning(
+                "A consumer has held its stream back for %s s: it was made at %s and has %d "
+                "events that it does not read. Read it, close it, or make it with on_full=...",
+                self._slow_consumer_time,
+                inbox.place,
+                inbox.max_buffer,
+            )
+        await inbox.wait_for_room(count)
 
     def end(self) -> None:
         """No more events: consumers take what is buffered and then meet the stream's end."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -20,6 +20,7 @@ import httpx
 from ..errors import (
     APIConnectionError,
     APIError,
+    APITimeoutError,
     ConfigurationError,
     ConnectTimeoutError,
     StreamTruncatedError,
@@ -51,16 +52,23 @@ def http_module(client: object) -> ModuleType:
 
 
 def make_client(*, max_connections: int) -> httpx.AsyncClient:
-    """A client for long, quiet streams: as many kept-alive connections as there may be."""
+    """A client for long, quiet streams: as many kept-alive connections as there may be.
+
+    Raises:
+        ConfigurationError: The environment names a proxy or certificates that cannot be used.
+    """
     limits = httpx.Limits(
         max_connections=max_connections, max_keepalive_connections=max_connections
     )
-    if getproxies():
-        # httpx reads the proxies of the environment only for a transport of its own making.
-        return httpx.AsyncClient(verify=_ssl_context(), limits=limits)
-    transport = httpx.AsyncHTTPTransport(
-        verify=_ssl_context(), limits=limits, socket_options=_socket_options()
-    )
+    try:
+        if getproxies():
+            # httpx reads the proxies of the environment only for a transport of its own making.
+            return httpx.AsyncClient(verify=_ssl_context(), limits=limits)
+        transport = httpx.AsyncHTTPTransport(
+            verify=_ssl_context(), limits=limits, socket_options=_socket_options()
+        )
+    except Exception as exc:  # half a dozen types, ImportError for SOCKS among them
+        raise ConfigurationError(f"No HTTP client can be made: {exc}") from exc
     return httpx.AsyncClient(transport=transport)
 
 
@@ -114,23 +122,30 @@ def build_request(
     url: str,
     *,
     content: bytes,
-    headers: dict[str, str],
-    params: dict[str, Any] | None,
+    headers: dict[str, str | None],
+    params: Mapping[str, Any],
     connect_timeout: float | None,
 ) -> httpx.Request:
-    """A POST whose only time limit inside the HTTP library is the one for connecting."""
+    """A POST whose only time limit inside the HTTP library is the one for connecting.
+
+    A header that is None is left out, also where the client would add one.
+    """
     module = http_module(client)
     try:
         request: Any = client.build_request(
             "POST",
             url,
             content=content,
-            headers=headers,
-            params=params,
+            headers={name: value for name, value in headers.items() if value is not None},
+            # The client would let these, or its own, replace those of the URL.
+            params=module.URL(url).params.merge(dict(params)) or None,
             timeout=module.Timeout(None, connect=connect_timeout),
         )
     except Exception as exc:  # bad URLs and headers have half a dozen types
         raise ConfigurationError(f"The request cannot be built: {exc}") from exc
+    for name, value in headers.items():
+        if value is None:
+            request.headers.pop(name, None)
     request.stream = _body_class(module)(content)
     return request  # type: ignore[no-any-return]
 
@@ -139,6 +154,10 @@ _LIBRARIES: Final = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "h11"
 
 _BY_NAME: Final[dict[str, type[APIConnectionError]]] = {
     "ConnectTimeout": ConnectTimeoutError,
+    # No request of ours has these limits, but a transport may have its own.
+    "ReadTimeout": APITimeoutError,
+    "WriteTimeout": APITimeoutError,
+    "PoolTimeout": APITimeoutError,
 }
 # The connection was closed in the middle of the body: h11's words, in both libraries.
 _CUT: Final = "without sending complete message body"

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Generic,
+    Self,
+    TypeVar,
+    TypeVarTuple,
+    Unpack,
+    get_args,
+    overload,
+)
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -15,24 +27,28 @@ from ..errors import (
     APIConnectionError,
     APIError,
     APIStreamError,
+    InvalidParameterError,
     StreamClosedError,
     StreamTruncatedError,
     WriterError,
+    WrongTaskError,
 )
 from ..protocol.completion import ParsedChatCompletion
-from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent
+from ..protocol.events import EVENT_TYPES, ChatCompletionStreamEvent, ContentDeltaEvent
 from ..protocol.extent import Wholeness, wholeness
 from ..protocol.json import error_message, is_object, parse_json, shorten
 from ..protocol.sse import ChatSSEDecoder, ServerSentEvent, is_event_stream
 from ..protocol.state import ChatCompletionStreamState
 from .connection import ByteSource, request_id_of
 from .deadlines import Deadlines
-from .fanout import Batches, Consumer, Fanout
+from .fanout import DEFAULT_MAX_BUFFER, Fanout, Inbox, OnFull, Subscription
 
 if TYPE_CHECKING:
     import httpx
 
 T = TypeVar("T")
+E = TypeVar("E")
+Args = TypeVarTuple("Args")
 
 _SLICE: Final = 128
 """How many server-sent events are handled before all other tasks get a turn."""
@@ -69,8 +85,8 @@ class ChatCompletionStream(Generic[T]):
             require_finish=settings.require_finish,
             max_depth=settings.limits.max_depth,
         )
-        self._fanout = Fanout()
-        self._own: Consumer[ChatCompletionStreamEvent[T]] | None = None
+        self._fanout = Fanout(settings.limits.slow_consumer_time)
+        self._own: Subscription[ChatCompletionStreamEvent[T]] | None = None
         self._scope: _Scope | None = None
         self._bytes_received = 0
         self._has_content = False
@@ -97,12 +113,12 @@ class ChatCompletionStream(Generic[T]):
         scope.tasks.start_soon(self._run, scope, name="anyio_writer stream")
         try:
             await scope.opened.wait()
-        except BaseException:
+        except BaseException as exc:
             scope.deadlines.scope.cancel()
-            await scope.leave(propagating=True)
+            await scope.leave(exc)
             raise
         if self._error is not None:
-            await scope.leave(propagating=True)
+            await scope.leave(self._error)
             self._error_was_told = True
             raise self._error
         return self
@@ -112,22 +128,53 @@ class ChatCompletionStream(Generic[T]):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None:
+    ) -> bool:
         scope = self._entered()
         if anyio.get_current_task().id != scope.host_id:
             self._stop(scope)
-            raise WriterError(
+            raise WrongTaskError(
                 "A stream must be left by the task that entered it: its 'async with' was entered "
                 "in another one. The stream was closed. To end it from elsewhere, await close()."
             )
+        if exc is None:
+            try:
+                await scope.wait_for_children()
+            except BaseException as cancelled:
+                exc = cancelled
+                self._stop(scope)
+                if await scope.leave(exc):
+                    return True
+                raise
+        elif scope.has_children:
+            scope.tasks.cancel_scope.cancel()
         self._stop(scope)
-        # The body's exception never meets the task group, which would wrap it. It goes on by
-        # itself when this method returns.
-        await scope.leave(propagating=exc is not None)
+        swallowed = await scope.leave(exc)
         if exc is None and self._error is not None and not self._error_was_told:
             own_choice = self._own is not None or isinstance(self._error, StreamClosedError)
             if not own_choice:
                 self.raise_end()
+        return swallowed
+
+    def start_soon(
+        self,
+        fn: Callable[[Unpack[Args]], Awaitable[Any]],
+        *args: Unpack[Args],
+        name: object = None,
+    ) -> None:
+        """Start a task inside the stream's own task group.
+
+        A block that ends normally waits for these tasks; one that is left by an exception or a
+        cancellation cancels them. A task that fails cancels the block and the others; as in
+        every anyio task group, the errors then come out in an exception group, together with
+        the block's own if it failed too.
+
+        Raises:
+            WriterError: The stream is not open.
+        """
+        scope = self._entered()
+        if scope.is_left:
+            raise WriterError("The stream's block has ended: no more tasks can be started in it.")
+        scope.start_child(fn, args, name)
 
     async def close(self) -> None:
         """End the stream now, from any task, and return when everything is cleaned up.
@@ -161,7 +208,7 @@ class ChatCompletionStream(Generic[T]):
 
     def batches(self) -> AsyncIterator[list[ChatCompletionStreamEvent[T]]]:
         """The same events in lists, one list per read of the response, never empty."""
-        return Batches(self._own_consumer())
+        return self._own_consumer().batches()
 
     def text_deltas(self, choice_index: int = 0) -> AsyncIterator[str]:
         """Just the text of one choice, piece by piece."""
@@ -194,11 +241,69 @@ class ChatCompletionStream(Generic[T]):
                 return choice.message.content or ""
         return ""
 
-    def _own_consumer(self) -> Consumer[ChatCompletionStreamEvent[T]]:
+    def _own_consumer(self) -> Subscription[ChatCompletionStreamEvent[T]]:
         if self._own is None:
-            self._entered()
-            self._own = Consumer(self, self._fanout.add())
+            self._own = self.subscribe()
         return self._own
+
+    @overload
+    def subscribe(
+        self, /, *, max_buffer: int = DEFAULT_MAX_BUFFER, on_full: OnFull = "wait"
+    ) -> Subscription[ChatCompletionStreamEvent[T]]: ...
+
+    @overload
+    def subscribe(
+        self,
+        /,
+        *event_types: type[E],
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+        on_full: OnFull = "wait",
+    ) -> Subscription[E]: ...
+
+    def subscribe(
+        self,
+        /,
+        *event_types: type[Any],
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+        on_full: OnFull = "wait",
+    ) -> Subscription[Any]:
+        """Another consumer: it gets every event from now on, in order.
+
+        Made before reading started, it gets all of them; made later, its ``snapshot`` says what
+        it missed. Made after the end, its iteration ends at once, or raises what the stream ended
+        with.
+
+        Args:
+            event_types: Only events of these classes; all if there are none.
+            max_buffer: How many events may wait for it.
+            on_full: What happens when that many wait: "wait" holds the stream back until there is
+                room; "drop_oldest" drops, and counts in ``dropped``; "fail" ends this consumer
+                with ``ConsumerLagError``. The latter two never slow anybody.
+
+        Raises:
+            InvalidParameterError: One of these is wrong.
+            WriterError: The stream was not entered.
+        """
+        self._entered()
+        for event_type in event_types:
+            if event_type not in EVENT_TYPES:
+                raise InvalidParameterError(
+                    f"subscribe() takes event classes such as ContentDeltaEvent, not {event_type!r}."
+                )
+        if isinstance(max_buffer, bool) or not isinstance(max_buffer, int) or max_buffer < 1:
+            raise InvalidParameterError(f"max_buffer must be 1 or more, not {max_buffer!r}.")
+        if on_full not in get_args(OnFull):
+            raise InvalidParameterError(
+                f'on_full must be "wait", "drop_oldest" or "fail", not {on_full!r}.'
+            )
+        inbox = Inbox(
+            types=frozenset(event_types) or None,
+            max_buffer=max_buffer,
+            on_full=on_full,
+            place=_place_of_caller(),
+        )
+        self._fanout.add(inbox)
+        return Subscription(self, inbox, self._state.remember())
 
     # What it knows.
 
@@ -257,9 +362,8 @@ class ChatCompletionStream(Generic[T]):
             with deadlines.scope:
                 await self._source.open(deadlines)
                 scope.opened.set()
-                since = deadlines.consumer()
-                await scope.demanded.wait()
-                deadlines.consumer_done(since)
+                with deadlines.consumer():
+                    await scope.demanded.wait()
                 await self._pump(scope)
                 self._end(scope, None)
                 if self._state.done_received:
@@ -308,6 +412,7 @@ class ChatCompletionStream(Generic[T]):
         # Some servers close right behind the last line. What is not whole was cut off.
         if (tail := decoder.pending()) is not None and _is_whole(tail):
             await self._take([tail], deadlines)
+        recipients = self._fanout.recipients()
         try:
             events = self._state.finish()
         except StreamTruncatedError as exc:
@@ -316,7 +421,8 @@ class ChatCompletionStream(Generic[T]):
             if not isinstance(broken, StreamTruncatedError):
                 raise broken from broken.__cause__
             raise exc from broken.__cause__
-        await self._push(events, deadlines)
+        if events:
+            await self._fanout.put(events, recipients, deadlines.consumer)
 
     async def _read(self, deadlines: Deadlines) -> bytes:
         if self._state.all_finished:
@@ -339,26 +445,16 @@ class ChatCompletionStream(Generic[T]):
             if start:
                 await checkpoint()
             part = source[start : start + _SLICE]
-            events: list[ChatCompletionStreamEvent[Any]] | None = [] if self._fanout else None
+            recipients = self._fanout.recipients()
+            events: list[ChatCompletionStreamEvent[Any]] | None = [] if recipients else None
             try:
                 state.feed(part, events)
             finally:  # the good events first, then the error
                 if events:
-                    await self._push(events, deadlines)
+                    await self._fanout.put(events, recipients, deadlines.consumer)
         if state.chunk_count != before:
             self._last_chunk = anyio.current_time()
             self._has_content = self._has_content or state.has_content
-
-    async def _push(
-        self, events: list[ChatCompletionStreamEvent[Any]], deadlines: Deadlines
-    ) -> None:
-        size = self._fanout.max_batch
-        for start in range(0, len(events), size):
-            batch = events[start : start + size]
-            while not self._fanout.put(batch):
-                since = deadlines.consumer()
-                await self._fanout.wait_for_room(len(batch))
-                deadlines.consumer_done(since)
 
     async def _drain(self, deadlines: Deadlines) -> None:
         """Read the little that is left, so that the connection can be used again."""
@@ -421,19 +517,68 @@ class _Scope:
         self.demanded = anyio.Event()  # somebody wants events
         self.ended = anyio.Event()  # it is known how the stream ended
         self.finished = anyio.Event()  # everything is cleaned up
+        self.is_left = False
+        self._children = 0
+        self._no_children = anyio.Event()
 
-    async def leave(self, *, propagating: bool) -> None:
-        """Wait for the stream's task and leave the task group.
+    @property
+    def has_children(self) -> bool:
+        """Whether tasks of the caller's run in the task group."""
+        return self._children > 0
+
+    def start_child(
+        self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], name: object
+    ) -> None:
+        """Run a task of the caller's."""
+
+        async def run() -> None:
+            try:
+                await fn(*args)
+            finally:
+                self._children -= 1
+                if not self._children:
+                    self._no_children.set()
+
+        self.tasks.start_soon(run, name=name or fn)
+        self._children += 1
+
+    async def wait_for_children(self) -> None:
+        """Wait until no task of the caller's runs."""
+        while self._children:
+            self._no_children = anyio.Event()
+            await self._no_children.wait()
+
+    async def leave(self, exc: BaseException | None) -> bool:
+        """Wait for all tasks and leave the task group.
+
+        The block's exception never meets the task group, which would wrap it: it goes on by
+        itself. The exceptions are a cancellation that the task group itself caused, because one
+        of the caller's tasks failed, and failures of both, which come out together.
 
         Args:
-            propagating: Whether another exception is on its way out, which then is the one to
-                come out; a cancellation that arrives meanwhile comes again by itself.
+            exc: What is on its way out of the block.
+
+        Returns:
+            Whether ``exc`` was the task group's own cancellation and goes no further.
         """
+        self.is_left = True
+        cancelled = anyio.get_cancelled_exc_class()
+        own = isinstance(exc, cancelled) and self.tasks.cancel_scope.cancel_called
         try:
+            if own and exc is not None:
+                return bool(await self.tasks.__aexit__(type(exc), exc, exc.__traceback__))
             await self.tasks.__aexit__(None, None, None)
-        except anyio.get_cancelled_exc_class():
-            if not propagating:
+        except cancelled:
+            # It comes again by itself where it is still wanted.
+            if exc is None:
                 raise
+        except BaseExceptionGroup as group:
+            if exc is None or isinstance(exc, cancelled):
+                raise
+            raise BaseExceptionGroup(
+                "the block of a stream and tasks started in it failed", [exc, *group.exceptions]
+            ) from None
+        return False
 
 
 class _TextDeltas:
@@ -449,6 +594,17 @@ class _TextDeltas:
             event = await anext(self._events)
             if isinstance(event, ContentDeltaEvent) and event.choice_index == self._choice_index:
                 return event.delta
+
+
+def _place_of_caller() -> str:
+    """File and line of the code that called into this library."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "?"
+
+
+_PACKAGE: Final = __name__.partition(".")[0] + "."
 
 
 def _is_whole(tail: ServerSentEvent) -> bool:

@@ -1,0 +1,424 @@
+"""Every way out of a stream leaves nothing behind, and lets the body's exception out as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import anyio
+import httpx
+import httpx2
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from anyio_writer import (
+    APIResponseValidationError,
+    BadRequestError,
+    APIStreamError,
+    AsyncWriter,
+    ChatCompletionStream,
+    InternalServerError,
+    Limits,
+    StreamClosedError,
+    StreamTruncatedError,
+    Timeouts,
+    WriterError,
+    chat_stream_from,
+    open_chat_stream,
+)
+from anyio_writer.testing import (
+    ChatServer,
+    Hold,
+    Reply,
+    Stall,
+    chunks_reply,
+    error_reply,
+    sse_event,
+    text_reply,
+    writer_chunks,
+)
+from tests.streaming.helpers import REQUEST, STALL, Body, chunk, client_for
+
+FIRST = sse_event(writer_chunks("Hello there")[1])
+
+pytestmark = pytest.mark.uvloop
+
+
+class Boom(Exception):
+    """What the body raises."""
+
+
+async def end(stream: ChatCompletionStream[Any], server: ChatServer) -> None:
+    async for _ in stream:
+        pass
+
+
+async def break_out(stream: ChatCompletionStream[Any], server: ChatServer) -> None:
+    async for _ in stream:
+        break
+
+
+async def not_read(stream: ChatCompletionStream[Any], server: ChatServer) -> None:
+    pass
+
+
+async def close(stream: ChatCompletionStream[Any], server: ChatServer) -> None:
+    await anext(stream)
+    await stream.close()
+
+
+async def fail(stream: ChatCompletionStream[Any], server: ChatServer) -> None:
+    await anext(stream)
+    raise Boom
+
+
+async def fail_unread(stream: ChatCompletionStream[Any], server: ChatServer) -> None:
+    raise Boom
+
+
+async def cancel_waiting(stream: ChatCompletionStream[Any], server: ChatServer) -> None:
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_drain, stream)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+
+
+async def _drain(stream: ChatCompletionStream[Any]) -> None:
+    async for _ in stream:
+        pass
+
+
+async def read_to_the_error(stream: ChatCompletionStream[Any], server: ChatServer) -> None:
+    await stream.get_final_completion()
+
+
+def whole() -> Any:
+    return text_reply("Hello there")
+
+
+def stalled() -> Any:
+    return Reply(body=[FIRST * 3, Stall()])
+
+
+EXITS: list[tuple[str, Callable[[], Any], Any, type[Exception] | None]] = [
+    ("end", whole, end, None),
+    ("break", stalled, break_out, None),
+    ("break with all there", whole, break_out, None),
+    ("not read", stalled, not_read, None),
+    ("closed", stalled, close, None),
+    ("body raises", stalled, fail, Boom),
+    ("body raises, unread", stalled, fail_unread, Boom),
+    ("body raises, all there", whole, fail, Boom),
+    ("cancelled while waiting", stalled, cancel_waiting, None),
+    ("400", lambda: error_reply(400), end, BadRequestError),
+    ("500", lambda: error_reply(500), end, InternalServerError),
+    ("not a stream", lambda: Reply(body=[b"<html>", Stall()]), read_to_the_error, APIStreamError),
+    (
+        "garbage",
+        lambda: chunks_reply(["nonsense"], never_end=True),
+        read_to_the_error,
+        APIResponseValidationError,
+    ),
+    ("cut", lambda: Reply(body=[FIRST], cut_after=10), read_to_the_error, StreamTruncatedError),
+]
+
+
+@pytest.mark.parametrize("module", [httpx, httpx2], ids=["httpx", "httpx2"])
+@pytest.mark.parametrize(("reply", "body", "error"), [e[1:] for e in EXITS], ids=[e[0] for e in EXITS])
+async def test_nothing_is_left(reply: Any, body: Any, error: Any, module: Any) -> None:
+    limits = Limits(error_body_time=0.05)
+    async with ChatServer(reply(), whole()) as server, module.AsyncClient() as client:
+        with anyio.fail_after(10):
+            try:
+                async with open_chat_stream(
+                    **REQUEST, base_url=server.url, client=client, max_retries=0, limits=limits
+                ) as stream:
+                    await body(stream, server)
+            except Exception as exc:
+                assert error is not None
+                assert type(exc) is error
+            else:
+                assert error is None
+            assert pool_is_idle(client)
+            gc.collect()
+            # The next request on the same client works, and the pool still has all its slots.
+            async with open_chat_stream(**REQUEST, base_url=server.url, client=client) as stream:
+                assert await stream.get_final_text() == "Hello there"
+        assert pool_is_idle(client)
+
+
+
+def pool_is_idle(client: Any) -> bool:
+    pool = client._transport._pool
+    return not pool._requests and all(connection.is_idle() for connection in pool.connections)
+
+
+async def test_what_the_body_raises_comes_out_as_the_same_object() -> None:
+    boom = Boom()
+    cause = KeyError()
+    for error in (boom, BaseExceptionGroup("mine", [Boom()]), StreamTruncatedError("theirs")):
+        with pytest.raises(type(error)) as caught:
+            async with chat_stream_from(Body(chunk("a"), STALL)) as stream:
+                await anext(stream)
+                raise error from cause
+        assert caught.value is error
+        assert error.__cause__ is cause
+        assert error.__context__ is None
+        names = [entry.name for entry in caught.traceback]
+        assert names[:1] == ["test_what_the_body_raises_comes_out_as_the_same_object"]
+        assert len(names) == 1
+
+
+async def test_the_body_s_exception_wins_over_the_stream_s() -> None:
+    with pytest.raises(Boom) as caught:
+        async with chat_stream_from(Body(chunk("a"), b"data: nonsense\n\n")) as stream:
+            async for event in stream:
+                if event.type == "content.delta":
+                    break
+            await wait_all_tasks_blocked()  # by now the stream has failed
+            raise Boom
+    assert caught.value.__context__ is None
+
+
+async def test_an_error_that_was_read_keeps_its_context_clean() -> None:
+    with pytest.raises(StreamTruncatedError) as caught:
+        async with chat_stream_from(Body(chunk("a"))) as stream:
+            await stream.until_done()
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("where", ["connecting", "headers", "first byte", "mid body", "buffered"])
+async def test_cancelling_anywhere(where: str) -> None:
+    """The opener is cancelled at each point; the server sees it leave; the client goes on."""
+    never = anyio.Event()
+    replies = {
+        "connecting": Reply(body=[FIRST]),
+        "headers": Reply(headers_hold=never),
+        "first byte": Reply(body=[Stall()]),
+        "mid body": Reply(body=[FIRST, Stall()]),
+        "buffered": Reply(body=[FIRST * 2000, Stall()]),
+    }
+    reading = anyio.Event()
+
+    async def run(scope: anyio.CancelScope, writer: AsyncWriter) -> None:
+        with scope:
+            async with writer.chat.stream(model="m", messages=REQUEST["messages"]) as stream:
+                async for event in stream:
+                    if event.type == "content.delta":
+                        reading.set()
+                        if where == "buffered":
+                            await anyio.sleep_forever()
+
+    async with (
+        ChatServer(replies[where], text_reply("Hello there")) as server,
+        AsyncWriter(api_key="key", base_url=server.url, max_connections=1) as writer,
+    ):
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                scope = anyio.CancelScope()
+                tasks.start_soon(run, scope, writer)
+                if where == "connecting":
+                    await anyio.lowlevel.checkpoint()
+                else:
+                    await server.wait_request()
+                    if where in ("mid body", "buffered"):
+                        await reading.wait()
+                    await wait_all_tasks_blocked()
+                scope.cancel()
+            assert scope.cancelled_caught
+            if where != "connecting":
+                await server.wait_disconnect()
+            server.add(text_reply("Hello there"))
+            async with writer.chat.stream(model="m", messages=REQUEST["messages"]) as stream:
+                # the first reply may not have been used up
+                try:
+                    await stream.until_done()
+                except StreamTruncatedError:
+                    assert where == "connecting"
+            assert writer._gate is not None
+            assert writer._gate.borrowed_tokens == 0
+            assert writer._client is not None
+            assert pool_is_idle(writer._client)
+
+
+async def test_a_hanging_close_does_not_hold_the_exit_up() -> None:
+    body = Body(chunk("a"), STALL)
+    body.close_hangs = True
+    with anyio.fail_after(5):
+        async with (
+            client_for(body) as client,
+            open_chat_stream(
+                **REQUEST, client=client, limits=Limits(cleanup_time=0.02)
+            ) as stream,
+        ):
+            await anext(stream)
+
+
+async def test_waiting_consumers_in_other_tasks_are_told_when_the_block_ends() -> None:
+    outcomes: list[str] = []
+
+    async def read(stream: ChatCompletionStream[Any]) -> None:
+        try:
+            async for _ in stream:
+                pass
+        except StreamClosedError:
+            outcomes.append("closed")
+
+    async def final(stream: ChatCompletionStream[Any]) -> None:
+        with pytest.raises(StreamClosedError):
+            await stream.get_final_completion()
+        outcomes.append("closed")
+
+    async with anyio.create_task_group() as tasks:
+        async with chat_stream_from(Body(chunk("a"), STALL)) as stream:
+            tasks.start_soon(read, stream)
+            tasks.start_soon(read, stream)
+            tasks.start_soon(final, stream)
+            await wait_all_tasks_blocked()
+    assert outcomes == ["closed"] * 3
+
+
+async def test_leaving_in_another_task_is_one_clear_error() -> None:
+    body = Body(chunk("a"), STALL)
+    stack = AsyncExitStack()
+    errors: list[BaseException] = []
+
+    async def enter(done: anyio.Event) -> None:
+        await stack.enter_async_context(chat_stream_from(body))
+        done.set()
+        with anyio.CancelScope(shield=False) as scope:
+            await leave_done.wait()
+            scope.cancel()
+
+    async def leave() -> None:
+        try:
+            await stack.aclose()
+        except WriterError as exc:
+            errors.append(exc)
+        leave_done.set()
+
+    leave_done = anyio.Event()
+    entered = anyio.Event()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(enter, entered)
+            await entered.wait()
+            tasks.start_soon(leave)
+    except BaseException as exc:  # noqa: BLE001 - the scope that was never left is the mistake
+        errors.append(exc)
+    assert isinstance(errors[0], WriterError)
+    assert "the task that entered it" in str(errors[0])
+
+
+async def test_a_failed_opening_leaves_no_task(anyio_backend_name: str) -> None:
+    class Transport(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            raise ZeroDivisionError("a bug in somebody's transport")
+
+    async with httpx.AsyncClient(transport=Transport()) as client:
+        with pytest.raises(ZeroDivisionError, match="somebody"):
+            async with open_chat_stream(**REQUEST, client=client):
+                pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("where", ["headers", "mid body"])
+async def test_native_cancellation(where: str, times: int, anyio_backend_name: str) -> None:
+    if anyio_backend_name != "asyncio":
+        return  # only asyncio's tasks can be cancelled one by one, and repeatedly
+    reply = Reply(headers_hold=anyio.Event()) if where == "headers" else Reply(body=[FIRST, Stall()])
+    async with (
+        ChatServer(reply, text_reply("Hello there")) as server,
+        AsyncWriter(api_key="key", base_url=server.url, max_connections=1) as writer,
+    ):
+
+        async def run() -> None:
+            async with writer.chat.stream(model="m", messages=REQUEST["messages"]) as stream:
+                await stream.until_done()
+
+        with anyio.fail_after(10):
+            task = asyncio.create_task(run())
+            await server.wait_request()
+            await wait_all_tasks_blocked()
+            for _ in range(times):
+                task.cancel()
+                await asyncio.sleep(0)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            async with writer.chat.stream(model="m", messages=REQUEST["messages"]) as stream:
+                assert await stream.get_final_text() == "Hello there"
+            assert writer._client is not None
+            assert pool_is_idle(writer._client)
+
+
+async def test_a_retried_failure_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_wait(delay: float) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("anyio_writer.streaming.retries.anyio.sleep", no_wait)
+    async with (
+        ChatServer(error_reply(503), error_reply(429), text_reply("Hello there")) as server,
+        AsyncWriter(api_key="key", base_url=server.url) as writer,
+    ):
+        async with writer.chat.stream(model="m", messages=REQUEST["messages"]) as stream:
+            assert await stream.get_final_text() == "Hello there"
+        assert len(server.requests) == 3
+        assert len(server.connections) == 1
+        assert writer._client is not None
+        assert pool_is_idle(writer._client)
+
+
+async def test_the_server_sees_an_early_exit_at_once() -> None:
+    hold = anyio.Event()
+    async with ChatServer(Reply(body=[FIRST, Hold(hold), FIRST])) as server:
+        async with open_chat_stream(**REQUEST, base_url=server.url) as stream:
+            async for event in stream:
+                if event.type == "content.delta":
+                    break
+        with anyio.fail_after(1):
+            await server.wait_disconnect()
+
+
+async def test_nobody_spins_after_a_cancel(anyio_backend_name: str) -> None:
+    """Whoever waits, waits: the event loop has nothing to do between two events."""
+    if anyio_backend_name != "asyncio":
+        return
+    loop = asyncio.get_running_loop()
+    if not hasattr(loop, "_run_once"):
+        return  # uvloop shows no iterations
+    iterations = 0
+    original = loop._run_once  # type: ignore[attr-defined]
+
+    def counted() -> None:
+        nonlocal iterations
+        iterations += 1
+        original()
+
+    body = Body(chunk("a"), STALL)
+    body.close_hangs = True
+    async with client_for(body) as client:
+        with anyio.move_on_after(0.05):
+            async with open_chat_stream(
+                **REQUEST, client=client, limits=Limits(cleanup_time=0.2)
+            ) as stream:
+                loop._run_once = counted  # type: ignore[attr-defined]
+                await stream.until_done()
+        loop._run_once = original  # type: ignore[attr-defined]
+    assert iterations < 60
+
+
+async def test_a_time_limit_leaves_nothing() -> None:
+    async with ChatServer(Reply(body=[Stall()])) as server, httpx.AsyncClient() as client:
+        with pytest.raises(WriterError):
+            async with open_chat_stream(
+                **REQUEST, base_url=server.url, client=client, timeouts=Timeouts(first_content=0.05)
+            ) as stream:
+                await stream.until_done()
+        assert pool_is_idle(client)
+        with anyio.fail_after(1):
+            await server.wait_disconnect()

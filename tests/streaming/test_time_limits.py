@@ -1,0 +1,255 @@
+"""The time limits, on a clock that jumps where there is one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+import trio.testing
+
+from anyio_writer import (
+    APITimeoutError,
+    ConnectTimeoutError,
+    FirstContentTimeoutError,
+    IdleTimeoutError,
+    StreamTruncatedError,
+    Timeouts,
+    TotalTimeoutError,
+    chat_stream_from,
+    open_chat_stream,
+)
+from tests.streaming.helpers import REQUEST, STALL, USAGE, Body, chunk, client_for
+
+SLACK = 0.05  # on real clocks
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    if request.param == "trio":
+        return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+    return "asyncio"
+
+
+@pytest.fixture
+def unit(anyio_backend_name: str) -> float:
+    """How long a second is: asyncio has no clock that jumps."""
+    return 1.0 if anyio_backend_name == "trio" else 0.02
+
+
+class Paced:
+    """A body that says each thing after a pause."""
+
+    def __init__(self, *script: tuple[float, Any]) -> None:
+        self.script = script
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for pause, data in self.script:
+            await anyio.sleep(pause)
+            yield data
+        await anyio.sleep_forever()
+
+
+PING = b": ping\n\n"
+EMPTY = chunk("", role="assistant")
+
+
+async def expect(
+    error: type[Exception], after: float, source: Any, unit: float, **settings: Any
+) -> APITimeoutError:
+    start = anyio.current_time()
+    with pytest.raises(error) as caught:
+        async with chat_stream_from(source, **settings) as stream:
+            await stream.until_done()
+    took = anyio.current_time() - start
+    assert after * unit <= took <= after * unit + SLACK + unit / 10
+    assert isinstance(caught.value, APITimeoutError)
+    return caught.value
+
+
+async def test_first_content(unit: float) -> None:
+    timeouts = Timeouts(first_content=10 * unit)
+    error = await expect(FirstContentTimeoutError, 10, Body(STALL), unit, timeouts=timeouts)
+    assert "first_content" in str(error)
+    assert error.completion is None
+
+
+async def test_keep_alives_and_empty_chunks_are_no_content(unit: float) -> None:
+    script = itertools.chain.from_iterable([(unit, PING), (unit, EMPTY)] for _ in range(50))
+    timeouts = Timeouts(first_content=10.5 * unit, idle=3 * unit)
+    await expect(FirstContentTimeoutError, 10.5, Paced(*script), unit, timeouts=timeouts)
+
+
+async def test_time_in_which_nobody_reads_does_not_count(unit: float) -> None:
+    body = Paced((unit, chunk("a", "stop")))
+    async with chat_stream_from(
+        body, timeouts=Timeouts(first_content=3 * unit), end_grace=unit
+    ) as stream:
+        await anyio.sleep(10 * unit)
+        assert await stream.get_final_text() == "a"
+
+
+async def test_idle(unit: float) -> None:
+    body = Paced((unit, chunk("a")), (unit, chunk("b")), *[(unit, PING)] * 50)
+    timeouts = Timeouts(first_content=3 * unit, idle=5.5 * unit)
+    error = await expect(IdleTimeoutError, 7.5, body, unit, timeouts=timeouts)
+    assert error.completion is not None
+    assert error.completion.choices[0].message.content == "ab"
+
+
+async def test_a_slow_consumer_is_not_an_idle_server(unit: float) -> None:
+    pieces = [(0.0, chunk("x")) for _ in range(1200)]
+    body = Paced(*pieces, (2 * unit, chunk(None, "stop")))
+    async with chat_stream_from(
+        body, timeouts=Timeouts(idle=4 * unit), end_grace=unit
+    ) as stream:
+        await anext(stream)
+        await anyio.sleep(20 * unit)
+        assert len(await stream.get_final_text()) == 1200
+
+
+async def test_total(unit: float) -> None:
+    body = Paced(*[(unit, chunk("a"))] * 50)
+    await expect(TotalTimeoutError, 7.5, body, unit, timeouts=Timeouts(total=7.5 * unit))
+
+
+async def test_total_counts_the_time_in_which_nobody_reads(unit: float) -> None:
+    with pytest.raises(TotalTimeoutError):
+        async with chat_stream_from(
+            Body(chunk("a", "stop")), timeouts=Timeouts(total=5 * unit)
+        ) as stream:
+            await anyio.sleep(10 * unit)
+            await stream.until_done()
+
+
+async def test_total_counts_a_consumer_that_is_slow(unit: float) -> None:
+    pieces = [chunk("x") for _ in range(1200)]
+    with pytest.raises(TotalTimeoutError):
+        async with chat_stream_from(Body(*pieces), timeouts=Timeouts(total=5 * unit)) as stream:
+            await anext(stream)
+            await anyio.sleep(20 * unit)
+            async for _ in stream:
+                pass
+
+
+async def test_no_limits(unit: float) -> None:
+    timeouts = Timeouts(first_content=None, idle=None)
+    body = Paced((50 * unit, chunk("a")), (50 * unit, chunk("b", "stop")))
+    async with chat_stream_from(body, timeouts=timeouts, end_grace=unit) as stream:
+        assert await stream.get_final_text() == "ab"
+
+
+async def test_the_end_is_not_waited_for_longer_than_its_grace(unit: float) -> None:
+    start = anyio.current_time()
+    timeouts = Timeouts(idle=unit, total=20 * unit)
+    body = Paced((0, chunk("a", "stop")), *[(unit, PING)] * 50)
+    async with chat_stream_from(body, timeouts=timeouts, end_grace=5 * unit) as stream:
+        assert await stream.get_final_text() == "a"
+    assert 5 * unit <= anyio.current_time() - start <= 5 * unit + SLACK
+
+
+async def test_what_comes_within_the_grace_still_counts(unit: float) -> None:
+    body = Paced((0, chunk("a", "stop")), (4 * unit, USAGE), (4 * unit, USAGE))
+    start = anyio.current_time()
+    async with chat_stream_from(body, end_grace=5 * unit) as stream:
+        assert (await stream.get_final_completion()).usage is not None
+    assert 13 * unit <= anyio.current_time() - start <= 13 * unit + SLACK
+
+
+async def test_total_does_not_spoil_a_complete_answer(unit: float) -> None:
+    body = Paced((0, chunk("a", "stop")))
+    timeouts = Timeouts(total=2 * unit)
+    async with chat_stream_from(body, timeouts=timeouts, end_grace=5 * unit) as stream:
+        assert await stream.get_final_text() == "a"
+
+
+class SlowTransport(httpx.AsyncBaseTransport):
+    """Answers after a pause, with the given statuses in turn and then with a stream."""
+
+    def __init__(self, pause: float, *statuses: int) -> None:
+        self.pause = pause
+        self.statuses = list(statuses)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await anyio.sleep(self.pause)
+        if self.statuses:
+            return httpx.Response(self.statuses.pop(0))
+        return httpx.Response(200, stream=Body(chunk("a", "stop")))
+
+
+async def test_slow_headers_are_late_content(unit: float) -> None:
+    async with httpx.AsyncClient(transport=SlowTransport(10 * unit)) as client:
+        with pytest.raises(FirstContentTimeoutError):
+            async with open_chat_stream(
+                **REQUEST, client=client, timeouts=Timeouts(first_content=5 * unit)
+            ):
+                pytest.fail("the block must not run")
+
+
+async def test_each_attempt_has_its_own_first_content_limit(unit: float) -> None:
+    transport = SlowTransport(2 * unit, 503, 503)
+    async with httpx.AsyncClient(transport=transport) as client:
+        async with open_chat_stream(
+            **REQUEST, client=client, timeouts=Timeouts(first_content=3 * unit)
+        ) as stream:
+            assert await stream.get_final_text() == "a"
+
+
+async def test_total_bounds_retries_and_their_waits(unit: float) -> None:
+    transport = SlowTransport(unit, *[503] * 20)
+    start = anyio.current_time()
+    async with httpx.AsyncClient(transport=transport) as client:
+        with pytest.raises(TotalTimeoutError):
+            async with open_chat_stream(
+                **REQUEST, client=client, max_retries=20, timeouts=Timeouts(total=6 * unit)
+            ):
+                pytest.fail("the block must not run")
+    assert anyio.current_time() - start <= 6 * unit + SLACK
+
+
+async def test_connecting_has_a_limit_of_its_own() -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        assert request.extensions["timeout"] == {
+            "connect": 0.5,
+            "read": None,
+            "write": None,
+            "pool": None,
+        }
+        raise httpx.ConnectTimeout("too slow", request=request)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as client:
+        with pytest.raises(ConnectTimeoutError, match="too slow"):
+            async with open_chat_stream(
+                **REQUEST, client=client, timeouts=Timeouts(connect=0.5), max_retries=0
+            ):
+                pytest.fail("the block must not run")
+
+
+async def test_a_limit_that_ran_out_is_told_to_everybody(unit: float) -> None:
+    outcomes: list[Exception] = []
+
+    async def read(stream: Any) -> None:
+        try:
+            async for _ in stream:
+                pass
+        except IdleTimeoutError as exc:
+            outcomes.append(exc)
+
+    body = Paced((0, chunk("a")))
+    async with chat_stream_from(body, timeouts=Timeouts(idle=2 * unit)) as stream:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read, stream)
+            tasks.start_soon(read, stream)
+        with pytest.raises(IdleTimeoutError):
+            await stream.get_final_completion()
+    assert len(outcomes) == 2
+
+
+async def test_a_response_that_ends_in_time_is_truncated_and_not_late(unit: float) -> None:
+    async with client_for(Body(chunk("a"))) as client:
+        with pytest.raises(StreamTruncatedError):
+            async with open_chat_stream(**REQUEST, client=client) as stream:
+                await stream.until_done()
