@@ -14,7 +14,6 @@ from typing import (
     Self,
     TypeVar,
     TypeVarTuple,
-    Unpack,
     get_args,
     overload,
 )
@@ -157,8 +156,8 @@ class ChatCompletionStream(Generic[T]):
 
     def start_soon(
         self,
-        fn: Callable[[Unpack[Args]], Awaitable[Any]],
-        *args: Unpack[Args],
+        fn: Callable[[*Args], Awaitable[Any]],
+        *args: *Args,
         name: object = None,
     ) -> None:
         """Start a task inside the stream's own task group.
@@ -288,7 +287,8 @@ class ChatCompletionStream(Generic[T]):
         for event_type in event_types:
             if event_type not in EVENT_TYPES:
                 raise InvalidParameterError(
-                    f"subscribe() takes event classes such as ContentDeltaEvent, not {event_type!r}."
+                    "subscribe() takes classes of events such as ContentDeltaEvent, "
+                    f"not {event_type!r}."
                 )
         if isinstance(max_buffer, bool) or not isinstance(max_buffer, int) or max_buffer < 1:
             raise InvalidParameterError(f"max_buffer must be 1 or more, not {max_buffer!r}.")

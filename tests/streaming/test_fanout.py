@@ -1,0 +1,360 @@
+"""Many consumers of one stream."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from typing import Any
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from anyio_writer import (
+    ChatCompletionStream,
+    ChunkEvent,
+    ConsumerLagError,
+    ContentDeltaEvent,
+    ContentDoneEvent,
+    InvalidParameterError,
+    Limits,
+    StreamClosedError,
+    StreamTruncatedError,
+    Subscription,
+    WriterError,
+    chat_stream_from,
+)
+from tests.streaming.helpers import STALL, Body, chunk
+
+WORDS = [f"{number} " for number in range(40)]
+SCRIPT = [*(chunk(word) for word in WORDS), chunk(None, "stop")]
+
+
+def texts(events: list[Any]) -> str:
+    return "".join(event.delta for event in events if event.type == "content.delta")
+
+
+async def collect(consumer: Any, into: list[Any]) -> None:
+    async for event in consumer:
+        into.append(event)
+
+
+async def test_all_consumers_get_the_same_objects_in_order() -> None:
+    got: list[list[Any]] = [[] for _ in range(5)]
+    async with chat_stream_from(Body(*SCRIPT)) as stream:
+        async with anyio.create_task_group() as tasks:
+            for mine in got[:4]:
+                tasks.start_soon(collect, stream.subscribe(), mine)
+            tasks.start_soon(collect, stream, got[4])
+    assert texts(got[0]) == "".join(WORDS)
+    for other in got[1:]:
+        assert [id(event) for event in other] == [id(event) for event in got[0]]
+
+
+async def test_a_hundred_consumers() -> None:
+    got: list[list[Any]] = [[] for _ in range(100)]
+    async with chat_stream_from(Body(*SCRIPT)) as stream:
+        for mine in got:
+            stream.start_soon(collect, stream.subscribe(), mine)
+    assert all(texts(mine) == "".join(WORDS) for mine in got)
+
+
+async def test_filters_are_by_type() -> None:
+    async with chat_stream_from(Body(*SCRIPT)) as stream:
+        deltas = stream.subscribe(ContentDeltaEvent)
+        ends = stream.subscribe(ContentDoneEvent, ChunkEvent)
+        await stream.until_done()
+        assert {type(event) async for event in deltas} == {ContentDeltaEvent}
+        assert {type(event) async for event in ends} == {ContentDoneEvent, ChunkEvent}
+
+
+async def test_what_is_filtered_out_takes_no_room() -> None:
+    async with chat_stream_from(Body(*SCRIPT)) as stream:
+        ends = stream.subscribe(ContentDoneEvent, max_buffer=1)
+        await stream.until_done()
+        assert [event.content async for event in ends] == ["".join(WORDS)]
+
+
+async def test_events_are_not_built_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    original = ChunkEvent
+
+    def counting(value: Any) -> ChunkEvent:
+        made.append(value)
+        return original(value)
+
+    monkeypatch.setattr("anyio_writer.protocol.state.ChunkEvent", counting)
+    async with chat_stream_from(Body(*SCRIPT)) as stream:
+        consumer = stream.subscribe()
+        await anext(consumer)
+        await consumer.aclose()
+        await stream.until_done()
+    assert 0 < len(made) < len(SCRIPT)
+
+
+async def test_a_late_one_has_the_snapshot_and_then_the_rest() -> None:
+    gate = anyio.Event()
+    body = Body(*SCRIPT[:10], gate, *SCRIPT[10:])
+    first: list[Any] = []
+    async with chat_stream_from(body) as stream:
+        stream.start_soon(collect, stream, first)
+        await wait_all_tasks_blocked()
+        late = stream.subscribe()
+        had = late.snapshot.choices[0].message.content
+        gate.set()
+        rest: list[Any] = []
+        await collect(late, rest)
+    assert had == "".join(WORDS[:10])
+    assert texts(rest) == "".join(WORDS[10:])
+    assert late.snapshot.choices[0].message.content == had  # as it stood then
+    assert texts(first) == "".join(WORDS)
+
+
+async def test_joining_while_a_batch_waits_for_room_gives_nothing_twice() -> None:
+    body = Body(b"".join(SCRIPT))
+    async with chat_stream_from(body) as stream:
+        slow = stream.subscribe(max_buffer=10)
+        await anext(slow)
+        await wait_all_tasks_blocked()  # the rest of the batch waits for room
+        late = stream.subscribe()
+        joined = late.snapshot.choices[0].message.content or ""
+        got: list[Any] = []
+        stream.start_soon(collect, late, got)
+        async for _ in slow:
+            pass
+    assert joined + texts(got) == "".join(WORDS)
+
+
+async def test_wait_holds_the_stream_back() -> None:
+    body = Body(*SCRIPT)
+    async with chat_stream_from(body) as stream:
+        slow = stream.subscribe(max_buffer=4)
+        fast: list[Any] = []
+        stream.start_soon(collect, stream, fast)
+        await wait_all_tasks_blocked()
+        assert body.reads <= 4
+        assert len(fast) <= 8
+        events = [event async for event in slow]
+        assert texts(events) == "".join(WORDS)
+        assert slow.dropped == 0
+
+
+@pytest.mark.parametrize("max_buffer", [1, 3, 10])
+async def test_drop_oldest_keeps_the_newest_and_counts(max_buffer: int) -> None:
+    script = [b"".join(SCRIPT[:7]), *SCRIPT[7:30], b"".join(SCRIPT[30:])]
+    everything: list[Any] = []
+    async with chat_stream_from(Body(*script)) as stream:
+        lossy = stream.subscribe(max_buffer=max_buffer, on_full="drop_oldest")
+        await collect(stream, everything)
+        kept = [event async for event in lossy]
+    assert kept == everything[-max_buffer:]
+    assert lossy.dropped == len(everything) - max_buffer
+
+
+async def test_fail_tells_only_the_one_that_lags() -> None:
+    everything: list[Any] = []
+    async with chat_stream_from(Body(*SCRIPT)) as stream:
+        slow = stream.subscribe(max_buffer=6, on_full="fail")
+        await collect(stream, everything)
+        assert texts(everything) == "".join(WORDS)
+        got: list[Any] = []
+        with pytest.raises(ConsumerLagError, match="test_fanout.py"):
+            await collect(slow, got)
+        assert got == everything[:6]  # what it had comes first
+        with pytest.raises(ConsumerLagError):
+            await anext(slow)
+        await stream.until_done()
+
+
+async def test_no_consumer_that_leaves_stalls_or_shortens_the_others() -> None:
+    async def fail(consumer: Any) -> None:
+        await anext(consumer)
+        raise ValueError
+
+    async def leave(stream: ChatCompletionStream[Any]) -> None:
+        async with stream.subscribe(max_buffer=2) as closed:
+            await anext(closed)
+        dropped = stream.subscribe(max_buffer=2)
+        await anext(dropped)
+        del dropped
+        stream.subscribe(max_buffer=2)  # never even kept
+        with anyio.CancelScope() as scope:
+            cancelled = stream.subscribe(max_buffer=2)
+            await anext(cancelled)
+            scope.cancel()
+            await anext(cancelled)
+        with pytest.raises(ValueError):
+            await fail(stream.subscribe(max_buffer=2))
+        gc.collect()
+
+    got: list[Any] = []
+    async with chat_stream_from(Body(*SCRIPT)) as stream:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(collect, stream.subscribe(), got)
+                tasks.start_soon(leave, stream)
+    assert texts(got) == "".join(WORDS)
+
+
+async def test_a_consumer_dropped_while_the_stream_waits_for_it() -> None:
+    got: list[Any] = []
+    async with chat_stream_from(Body(*SCRIPT)) as stream:
+        forgotten = stream.subscribe(max_buffer=2)
+        stream.start_soon(collect, stream, got)
+        await wait_all_tasks_blocked()
+        assert len(got) <= 4
+        del forgotten
+        gc.collect()
+        with anyio.fail_after(5):
+            await stream.until_done()
+
+
+async def test_one_that_holds_the_stream_back_is_named_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, logger="anyio_writer")
+    limits = Limits(slow_consumer_time=0.01)
+    async with chat_stream_from(Body(*SCRIPT), limits=limits) as stream:
+        forgotten = stream.subscribe(max_buffer=2)  # the place
+        with anyio.move_on_after(0.1):
+            await stream.until_done()
+        await forgotten.aclose()
+        await stream.until_done()
+    assert len(caplog.records) == 1
+    message = caplog.records[0].getMessage()
+    source = await anyio.Path(__file__).read_text()
+    line = source[: source.index("# the place")].count("\n") + 1
+    assert f"test_fanout.py:{line}" in message
+    assert f"test_fanout.py:{line}" in repr(forgotten)
+
+
+async def test_batches_of_a_subscription() -> None:
+    async with chat_stream_from(Body(SCRIPT[0] + SCRIPT[1], *SCRIPT[2:])) as stream:
+        first, second = stream.subscribe(ContentDeltaEvent), stream.subscribe(ContentDeltaEvent)
+        await stream.until_done()
+        batches = [batch async for batch in first.batches()]
+        batches[0].clear()  # one's own list
+        assert [len(batch) async for batch in second.batches()] == [2, *[1] * 38]
+
+
+async def test_two_tasks_share_a_subscription() -> None:
+    got: list[list[Any]] = [[], []]
+
+    async def slowly(consumer: Any, mine: list[Any]) -> None:
+        async for event in consumer:
+            mine.append(event)
+            await anyio.lowlevel.checkpoint()
+
+    async with chat_stream_from(Body(*SCRIPT)) as stream:
+        shared = stream.subscribe(ContentDeltaEvent)
+        for mine in got:
+            stream.start_soon(slowly, shared, mine)
+    together = sorted(got[0] + got[1], key=lambda event: int(event.delta))
+    assert texts(together) == "".join(WORDS)
+
+
+# After the end, after an error, after close(): each has one outcome.
+
+
+async def test_subscribing_after_the_end() -> None:
+    async with chat_stream_from(Body(*SCRIPT)) as stream:
+        await stream.until_done()
+        late = stream.subscribe()
+        assert [event async for event in late] == []
+        assert late.snapshot.choices[0].message.content == "".join(WORDS)
+        assert [text async for text in stream.text_deltas()] == []
+    after = stream.subscribe()
+    assert [event async for event in after] == []
+
+
+async def test_subscribing_after_an_error() -> None:
+    async with chat_stream_from(Body(SCRIPT[0])) as stream:
+        with pytest.raises(StreamTruncatedError):
+            await stream.until_done()
+        late = stream.subscribe()
+        with pytest.raises(StreamTruncatedError):
+            await anext(late)
+        with pytest.raises(StreamTruncatedError):
+            await anext(stream.text_deltas())
+        assert late.snapshot.choices[0].message.content == WORDS[0]
+
+
+async def test_subscribing_after_close() -> None:
+    async with chat_stream_from(Body(SCRIPT[0], STALL)) as stream:
+        early = stream.subscribe()
+        await anext(early)
+        await stream.close()
+        with pytest.raises(StreamClosedError):
+            await anext(stream.subscribe())
+        rest: list[Any] = []
+        with pytest.raises(StreamClosedError):  # after what had arrived
+            await collect(early, rest)
+        assert texts(rest) == WORDS[0]
+        with pytest.raises(StreamClosedError):
+            await anext(stream.text_deltas())
+
+
+async def test_a_closed_subscription_just_ends() -> None:
+    async with chat_stream_from(Body(SCRIPT[0], STALL)) as stream:
+        consumer: Subscription[Any] = stream.subscribe()
+        await anext(consumer)
+        await consumer.aclose()
+        await consumer.aclose()
+        assert [event async for event in consumer] == []
+
+
+async def test_closing_a_subscription_wakes_its_reader() -> None:
+    got: list[Any] = []
+    async with chat_stream_from(Body(SCRIPT[0], STALL)) as stream:
+        consumer = stream.subscribe()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(collect, consumer, got)
+            await wait_all_tasks_blocked()
+            await consumer.aclose()
+    assert texts(got) == WORDS[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (["content.delta"], {}),
+        ([int], {}),
+        ([], {"max_buffer": 0}),
+        ([], {"max_buffer": True}),
+        ([], {"max_buffer": 1.5}),
+        ([], {"on_full": "block"}),
+    ],
+)
+async def test_wrong_arguments_are_named(arguments: Any, settings: Any) -> None:
+    async with chat_stream_from(Body()) as stream:
+        with pytest.raises(InvalidParameterError):
+            stream.subscribe(*arguments, **settings)
+    with pytest.raises(WriterError, match="async with"):
+        chat_stream_from(Body()).subscribe()
+
+
+async def test_everyone_wakes_when_the_stream_ends() -> None:
+    """Each waiter has the outcome at once, not one after the other."""
+    outcomes: list[str] = []
+
+    async def wait(consumer: Any, name: str) -> None:
+        with pytest.raises(StreamTruncatedError):
+            async for _ in consumer:
+                pass
+        outcomes.append(name)
+
+    async def final(stream: ChatCompletionStream[Any]) -> None:
+        with pytest.raises(StreamTruncatedError):
+            await stream.get_final_completion()
+        outcomes.append("final")
+
+    gate = anyio.Event()
+    async with chat_stream_from(Body(SCRIPT[0], gate)) as stream:
+        async with anyio.create_task_group() as tasks:
+            for number in range(3):
+                tasks.start_soon(wait, stream.subscribe(), f"consumer {number}")
+            tasks.start_soon(final, stream)
+            await wait_all_tasks_blocked()
+            gate.set()
+            await wait_all_tasks_blocked()
+            assert sorted(outcomes) == ["consumer 0", "consumer 1", "consumer 2", "final"]
