@@ -19,7 +19,7 @@ from ..errors import (
     status_error_class,
 )
 from ..params import encode_body
-from ..protocol.json import parse_json
+from ..protocol.json import is_array, is_object, parse_json
 from .deadlines import Deadlines
 from .http import Client, build_request, is_transport_error, make_client, translated_errors
 from .retries import with_retries
@@ -244,11 +244,12 @@ class HTTPSource:
                         data += piece
             except APIConnectionError:
                 pass  # the status says enough
-        said = parse_json(self._without_key(data[: self._limits.max_error_bytes])) or None
+        said = self._without_key(parse_json(data[: self._limits.max_error_bytes])) or None
         status = response.status_code
         message = f"Error code: {status} - {said}" if said else f"Error code: {status}"
         if response.has_redirect_location:
-            message += f" (a redirect to {response.headers['location']}, which is not followed)"
+            target = self._without_key(response.headers["location"])
+            message += f" (a redirect to {target}, which is not followed)"
         return status_error_class(status)(
             message,
             request=self.request,
@@ -257,10 +258,10 @@ class HTTPSource:
             request_id=request_id_of(response),
         )
 
-    def _without_key(self, data: bytes) -> bytes:
+    def _without_key(self, said: Any) -> Any:
         """Some servers repeat the key in their refusal of it."""
-        key = self._endpoint.api_key.encode()
-        return data.replace(key, b"[the API key]") if len(key) >= _SHORTEST_SECRET else data
+        key = self._endpoint.api_key
+        return _without(key, said) if len(key) >= _SHORTEST_SECRET else said
 
     async def _close_response(self) -> None:
         with anyio.move_on_after(self._limits.cleanup_time, shield=True):
@@ -311,6 +312,17 @@ def _response_iterator(response: Any) -> AsyncIterator[bytes]:
     if encoding in ("", "identity") and not response.is_stream_consumed:
         return aiter(response.stream)  # without the layers that would decode it
     return aiter(response.aiter_bytes())
+
+
+def _without(secret: str, value: Any) -> Any:
+    """A decoded JSON value with the secret taken out of its texts, however they were escaped."""
+    if isinstance(value, str):
+        return value.replace(secret, "[the API key]")
+    if is_array(value):
+        return [_without(secret, item) for item in value]
+    if is_object(value):
+        return {_without(secret, name): _without(secret, item) for name, item in value.items()}
+    return value
 
 
 def _merge_headers(*parts: Mapping[str, str | None]) -> dict[str, str | None]:

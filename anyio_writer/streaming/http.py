@@ -26,6 +26,8 @@ from ..errors import (
     StreamTruncatedError,
 )
 
+from .sharding import POOL_SIZE, ShardedTransport
+
 if TYPE_CHECKING:
     import httpx2
 
@@ -57,19 +59,30 @@ def make_client(*, max_connections: int) -> httpx.AsyncClient:
     Raises:
         ConfigurationError: The environment names a proxy or certificates that cannot be used.
     """
-    limits = httpx.Limits(
-        max_connections=max_connections, max_keepalive_connections=max_connections
-    )
     try:
         if getproxies():
             # httpx reads the proxies of the environment only for a transport of its own making.
-            return httpx.AsyncClient(verify=_ssl_context(), limits=limits)
-        transport = httpx.AsyncHTTPTransport(
-            verify=_ssl_context(), limits=limits, socket_options=_socket_options()
-        )
+            return httpx.AsyncClient(verify=_ssl_context(), limits=_limits(max_connections))
+        transport: httpx.AsyncBaseTransport
+        if max_connections > POOL_SIZE:
+            transport = ShardedTransport(_make_pool, max_connections=max_connections)
+        else:
+            transport = _make_pool(max_connections)
     except Exception as exc:  # half a dozen types, ImportError for SOCKS among them
         raise ConfigurationError(f"No HTTP client can be made: {exc}") from exc
     return httpx.AsyncClient(transport=transport)
+
+
+def _make_pool(max_connections: int) -> httpx.AsyncHTTPTransport:
+    return httpx.AsyncHTTPTransport(
+        verify=_ssl_context(),
+        limits=_limits(max_connections),
+        socket_options=_socket_options(),
+    )
+
+
+def _limits(max_connections: int) -> httpx.Limits:
+    return httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
 
 
 @cache

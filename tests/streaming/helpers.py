@@ -21,14 +21,14 @@ def chunk(
         "id": f"chunk-{index}",
         "created": 1,
         "model": "m",
-        "choices": [
-            {"index": index, "delta": {"content": text, **delta}, "finish_reason": finish}
-        ],
+        "choices": [{"index": index, "delta": {"content": text, **delta}, "finish_reason": finish}],
     }
     return b"data: " + json.dumps(payload).encode() + b"\n\n"
 
 
-USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n'
+USAGE = (
+    b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}\n\n'
+)
 DONE = b"data: [DONE]\n\n"
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from anyio_writer import (
     APIConnectionError,
-
     APIResponseValidationError,
     APIStreamError,
     AsyncWriter,
@@ -77,7 +76,7 @@ async def test_complete(script: list[Any]) -> None:
         pytest.param([chunk("a", "")], id="empty finish reason"),
         pytest.param([chunk("a", "null")], id="the string null"),
         pytest.param([chunk("a"), chunk(None, "stop")[:-5]], id="cut in the last chunk"),
-        pytest.param([b"data: {\"cho"], id="cut in the first chunk"),
+        pytest.param([b'data: {"cho'], id="cut in the first chunk"),
         pytest.param([b"da"], id="cut in the first word"),
         pytest.param([chunk("a"), DONE[:-4]], id="cut in DONE"),
         pytest.param(
@@ -152,7 +151,9 @@ async def test_cut_at_every_byte(name: str, ending: str) -> None:
     # The answer is complete with the last byte of the JSON that holds the last finish reason.
     enough = wire.rindex(b'"finish_reason":"')
     enough = wire.index(b"\n\n", enough)
-    broken = httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+    broken = httpx.RemoteProtocolError(
+        "peer closed connection without sending complete message body"
+    )
     for cut in range(len(wire)):
         script: list[Any] = [wire[:cut]] if ending == "eof" else [wire[:cut], broken]
         async with chat_stream_from(Body(*script), n=FINISHES[name]) as stream:
@@ -233,7 +234,8 @@ async def test_a_body_that_is_no_event_stream_is_read_within_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    "payload", [b"nonsense", b"[1]", b"5", b'{"choices": 5}', b'{"choices":[{"delta":{"content":1}}]}']
+    "payload",
+    [b"nonsense", b"[1]", b"5", b'{"choices": 5}', b'{"choices":[{"delta":{"content":1}}]}'],
 )
 async def test_what_cannot_be_understood(payload: bytes) -> None:
     events = []
@@ -277,7 +279,7 @@ async def test_keep_alives_and_foreign_events_are_skipped() -> None:
         b": OPENROUTER PROCESSING\n\n",
         b"data:\n\n",
         b"data: : keepalive\n\n",
-        b"event: ping\ndata: {\"type\": \"ping\"}\n\n",
+        b'event: ping\ndata: {"type": "ping"}\n\n',
         b"event: ping\ndata: nonsense\n\n",
         b"id: 7\nretry: 10\n\n",
         b"event: chunk\n" + chunk("a"),

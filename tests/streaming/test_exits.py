@@ -128,7 +128,9 @@ EXITS: list[tuple[str, Callable[[], Any], Any, type[Exception] | None]] = [
 
 
 @pytest.mark.parametrize("module", [httpx, httpx2], ids=["httpx", "httpx2"])
-@pytest.mark.parametrize(("reply", "body", "error"), [e[1:] for e in EXITS], ids=[e[0] for e in EXITS])
+@pytest.mark.parametrize(
+    ("reply", "body", "error"), [e[1:] for e in EXITS], ids=[e[0] for e in EXITS]
+)
 async def test_nothing_is_left(reply: Any, body: Any, error: Any, module: Any) -> None:
     limits = Limits(error_body_time=0.05)
     async with ChatServer(reply(), whole()) as server, module.AsyncClient() as client:
@@ -149,7 +151,6 @@ async def test_nothing_is_left(reply: Any, body: Any, error: Any, module: Any) -
             async with open_chat_stream(**REQUEST, base_url=server.url, client=client) as stream:
                 assert await stream.get_final_text() == "Hello there"
         assert pool_is_idle(client)
-
 
 
 def pool_is_idle(client: Any) -> bool:
@@ -252,9 +253,7 @@ async def test_a_hanging_close_does_not_hold_the_exit_up() -> None:
     with anyio.fail_after(5):
         async with (
             client_for(body) as client,
-            open_chat_stream(
-                **REQUEST, client=client, limits=Limits(cleanup_time=0.02)
-            ) as stream,
+            open_chat_stream(**REQUEST, client=client, limits=Limits(cleanup_time=0.02)) as stream,
         ):
             await anext(stream)
 
@@ -331,7 +330,9 @@ async def test_a_failed_opening_leaves_no_task(anyio_backend_name: str) -> None:
 async def test_native_cancellation(where: str, times: int, anyio_backend_name: str) -> None:
     if anyio_backend_name != "asyncio":
         return  # only asyncio's tasks can be cancelled one by one, and repeatedly
-    reply = Reply(headers_hold=anyio.Event()) if where == "headers" else Reply(body=[FIRST, Stall()])
+    reply = (
+        Reply(headers_hold=anyio.Event()) if where == "headers" else Reply(body=[FIRST, Stall()])
+    )
     async with (
         ChatServer(reply, text_reply("Hello there")) as server,
         AsyncWriter(api_key="key", base_url=server.url, max_connections=1) as writer,

@@ -103,9 +103,7 @@ async def test_idle(unit: float) -> None:
 async def test_a_slow_consumer_is_not_an_idle_server(unit: float) -> None:
     pieces = [(0.0, chunk("x")) for _ in range(1200)]
     body = Paced(*pieces, (2 * unit, chunk(None, "stop")))
-    async with chat_stream_from(
-        body, timeouts=Timeouts(idle=4 * unit), end_grace=unit
-    ) as stream:
+    async with chat_stream_from(body, timeouts=Timeouts(idle=4 * unit), end_grace=unit) as stream:
         await anext(stream)
         await anyio.sleep(20 * unit)
         assert len(await stream.get_final_text()) == 1200

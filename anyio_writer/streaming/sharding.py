@@ -1,0 +1,96 @@
+"""Many small connection pools that look like one large one.
+
+httpx's pool looks at every connection it has whenever a request begins or ends, so a thousand
+streams through one pool cost more than everything else together. Spread over small pools the
+same work is done on a handful of connections.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import httpx
+
+POOL_SIZE: Final = 10
+"""Connections in one pool."""
+
+
+class ShardedTransport(httpx.AsyncBaseTransport):
+    """Spreads requests over pools of at most ``POOL_SIZE`` connections each.
+
+    A request goes to the first pool with a free slot. That keeps the limit exact, and it keeps
+    connections in use: the pools that were filled last are the first to fall idle, and what is
+    idle in the first ones is used before a new connection is made in a later one.
+
+    Args:
+        make_pool: Makes the transport for so many connections; called when one is first needed.
+        max_connections: The limit for all pools together. A request beyond it waits inside the
+            first pool; an ``AsyncWriter`` lets none get that far.
+    """
+
+    def __init__(
+        self, make_pool: Callable[[int], httpx.AsyncBaseTransport], *, max_connections: int
+    ) -> None:
+        self._make_pool = make_pool
+        self._sizes = [
+            min(POOL_SIZE, max_connections - start)
+            for start in range(0, max_connections, POOL_SIZE)
+        ]
+        self._pools: list[httpx.AsyncBaseTransport] = []
+        self._free = list(self._sizes)  # slots of each pool
+        self._open = list(range(len(self._sizes)))  # a heap of the pools with free slots
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request through the first pool that has room."""
+        number = self._take_slot()
+        try:
+            response = await self._pool(number).handle_async_request(request)
+        except BaseException:
+            self._give_back(number)
+            raise
+        response.stream = _SlotStream(response.stream, lambda: self._give_back(number))
+        return response
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for pool in self._pools:
+            await pool.aclose()
+
+    def _pool(self, number: int) -> httpx.AsyncBaseTransport:
+        while len(self._pools) <= number:
+            self._pools.append(self._make_pool(self._sizes[len(self._pools)]))
+        return self._pools[number]
+
+    def _take_slot(self) -> int:
+        number = self._open[0] if self._open else 0
+        self._free[number] -= 1
+        if self._open and not self._free[number]:
+            heapq.heappop(self._open)
+        return number
+
+    def _give_back(self, number: int) -> None:
+        self._free[number] += 1
+        if self._free[number] == 1:
+            heapq.heappush(self._open, number)
+
+
+class _SlotStream(httpx.AsyncByteStream):
+    """A response's body that gives its slot back when it is closed."""
+
+    def __init__(self, stream: Any, give_back: Callable[[], None]) -> None:
+        self._stream = stream
+        self._give_back: Callable[[], None] | None = give_back
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._stream)  # no generator of its own
+
+    async def aclose(self) -> None:
+        """Close the body, then give the slot back, once."""
+        give_back, self._give_back = self._give_back, None
+        try:
+            await self._stream.aclose()
+        finally:
+            if give_back is not None:
+                give_back()

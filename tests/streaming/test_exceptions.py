@@ -1,0 +1,179 @@
+"""What comes out of a stream's block: made from the table in docs/lifetimes.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from anyio_writer import ChatCompletionStream, StreamTruncatedError, WriterError, chat_stream_from
+from tests.streaming.helpers import STALL, Body, chunk
+
+PAGE = Path(__file__).parents[2] / "docs" / "lifetimes.md"
+
+
+def rows() -> list[list[str]]:
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    start = lines.index("| the block | tasks | the stream | comes out | context |") + 2
+    found = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        found.append([cell.strip().replace("`", "") for cell in line.strip("|").split("|")])
+    return found
+
+
+def test_the_table_is_found() -> None:
+    assert len(rows()) > 20
+
+
+class Fault(Exception):
+    """What a failing task raises."""
+
+
+class Case:
+    def __init__(self, block: str, tasks: str, stream: str) -> None:
+        self.block = block
+        self.tasks = tasks
+        self.stream = stream
+        self.now = anyio.Event()  # the moment at which everything happens
+        self.raised: BaseException | None = None
+        self.read: list[str] = []
+
+    def body(self) -> Body:
+        ending: dict[str, list[Any]] = {
+            "goes on": [STALL],
+            "ends well": [self.now, chunk(None, "stop")],
+            "fails": [self.now],
+            "has failed, nobody was told": [],
+        }
+        return Body(chunk("a"), *ending[self.stream])
+
+    async def reading(self, stream: ChatCompletionStream[Any]) -> None:
+        try:
+            async for event in stream.subscribe():
+                self.read.append(event.type)
+        except WriterError:
+            self.read.append("error")
+
+    async def failing(self) -> None:
+        await self.now.wait()
+        raise Fault
+
+    async def failing_when_cancelled(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise Fault
+
+    async def run(self, scope: anyio.CancelScope) -> None:
+        async with chat_stream_from(self.body()) as stream:
+            for part in self.tasks.split(", "):
+                if part == "none":
+                    continue
+                count, _, what = part.partition(" ")
+                for _ in range(int(count)):
+                    if what == "reading":
+                        stream.start_soon(self.reading, stream)
+                    elif what == "failing":
+                        stream.start_soon(self.failing)
+                    else:
+                        stream.start_soon(self.failing_when_cancelled)
+            if self.stream == "has failed, nobody was told":
+                stream.demand()
+            await wait_all_tasks_blocked()
+            self.now.set()
+            if self.block.startswith("raises"):
+                self.raised = {"ValueError": ValueError, "KeyboardInterrupt": KeyboardInterrupt}[
+                    self.block.removeprefix("raises ")
+                ]()
+                raise self.raised
+            if self.block == "is cancelled":
+                scope.cancel()
+                await anyio.sleep_forever()
+
+
+@pytest.mark.uvloop
+@pytest.mark.parametrize(("block", "tasks", "stream", "outcome", "context"), rows())
+async def test_comes_out(block: str, tasks: str, stream: str, outcome: str, context: str) -> None:
+    case = Case(block, tasks, stream)
+    came_out: BaseException | None = None
+    with anyio.fail_after(5), anyio.CancelScope() as scope:
+        try:
+            await case.run(scope)
+        except BaseException as exc:
+            came_out = exc
+            if outcome == "the cancellation":
+                raise
+    if outcome == "nothing":
+        assert came_out is None
+        assert not scope.cancelled_caught
+    elif outcome == "the cancellation":
+        assert scope.cancelled_caught
+    elif outcome == "the block's exception":
+        assert came_out is case.raised
+    elif outcome == "the stream's error":
+        assert isinstance(came_out, StreamTruncatedError)
+    else:
+        assert isinstance(came_out, BaseExceptionGroup)
+        cancelled = anyio.get_cancelled_exc_class()  # trio's may be in it until its scope is left
+        errors = [exc for exc in came_out.exceptions if not isinstance(exc, cancelled)]
+        assert isinstance(errors[-1], Fault)
+        assert len(errors) == (2 if outcome.endswith("both") else 1)
+        if outcome.endswith("both"):
+            assert errors[0] is case.raised
+    if context == "none":
+        assert came_out is not None
+        assert came_out.__context__ is None
+    if stream == "ends well":
+        readers = int(tasks[0])
+        assert case.read.count("content.delta") == readers
+        assert "error" not in case.read
+    if stream == "fails" and block == "ends":
+        assert case.read.count("error") == int(tasks[0])
+
+
+async def test_a_block_waits_for_its_tasks_and_they_may_start_others() -> None:
+    done: list[str] = []
+
+    async def second() -> None:
+        await anyio.lowlevel.checkpoint()
+        done.append("second")
+
+    async def first(stream: ChatCompletionStream[Any], word: str) -> None:
+        await stream.until_done()
+        stream.start_soon(second, name="the second")
+        done.append(word)
+
+    async with chat_stream_from(Body(chunk("a", "stop"))) as stream:
+        stream.start_soon(first, stream, "first")
+    assert done == ["first", "second"]
+    with pytest.raises(WriterError, match="block has ended"):
+        stream.start_soon(second)
+    with pytest.raises(WriterError, match="async with"):
+        chat_stream_from(Body()).start_soon(second)
+
+
+async def test_tasks_are_cancelled_when_the_waiting_block_is() -> None:
+    cancelled: list[bool] = []
+
+    async def wait() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.append(True)
+
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                async with chat_stream_from(Body(chunk("a"), STALL)) as stream:
+                    stream.start_soon(wait)
+
+            tasks.start_soon(run)
+            await wait_all_tasks_blocked()
+            scope.cancel()
+    assert cancelled == [True]
