@@ -25,7 +25,6 @@ from ..errors import (
     ConnectTimeoutError,
     StreamTruncatedError,
 )
-
 from .sharding import POOL_SIZE, ShardedTransport
 
 if TYPE_CHECKING:

@@ -27,11 +27,11 @@ from anyio_writer.testing import (
     Reset,
     Stall,
     error_frame,
+    sse_event,
     text_reply,
+    tool_call_chunks,
     tool_call_reply,
     writer_chunks,
-    sse_event,
-    tool_call_chunks,
 )
 from tests.streaming.helpers import DONE, REQUEST, STALL, USAGE, Body, chunk, client_for
 

@@ -16,9 +16,9 @@ from anyio import wait_all_tasks_blocked
 
 from anyio_writer import (
     APIResponseValidationError,
-    BadRequestError,
     APIStreamError,
     AsyncWriter,
+    BadRequestError,
     ChatCompletionStream,
     InternalServerError,
     Limits,
@@ -308,7 +308,7 @@ async def test_leaving_in_another_task_is_one_clear_error() -> None:
             tasks.start_soon(enter, entered)
             await entered.wait()
             tasks.start_soon(leave)
-    except BaseException as exc:  # noqa: BLE001 - the scope that was never left is the mistake
+    except BaseException as exc:
         errors.append(exc)
     assert isinstance(errors[0], WriterError)
     assert "the task that entered it" in str(errors[0])
