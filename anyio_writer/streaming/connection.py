@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import anyio
 
@@ -37,6 +37,7 @@ _REQUEST_ID_HEADERS: Final = (
 _SUCCESS: Final = range(200, 300)
 _SAME_METHOD_REDIRECTS: Final = (307, 308)
 _MAX_REDIRECTS: Final = 5
+_MOST_BUFFERED: Final = 20_000  # more than one read of a socket can hold
 _SHORTEST_SECRET: Final = 8  # "test" is no secret, and stands in many a sentence
 
 
@@ -216,7 +217,7 @@ class HTTPSource:
                 )
             self.response = response
             if response.status_code in _SUCCESS:
-                self._body = _Body(_response_iterator(response))
+                self._body = _body_of(response)
                 return
             target = response.next_request
             redirects += 1
@@ -236,7 +237,7 @@ class HTTPSource:
 
     async def _status_error(self, response: httpx.Response) -> APIStatusError:
         data = b""
-        body = self._body = _Body(_response_iterator(response))
+        body = self._body = _body_of(response)
         with anyio.move_on_after(self._limits.error_body_time):
             try:
                 with translated_errors():
@@ -273,8 +274,11 @@ class HTTPSource:
 class _Body:
     """The bytes of a response, read one by one and given back cleanly at any point."""
 
-    def __init__(self, iterator: AsyncIterator[bytes] | None = None) -> None:
+    def __init__(
+        self, iterator: AsyncIterator[bytes] | None = None, *, below: _Body | None = None
+    ) -> None:
         self._iterator = iterator
+        self._below = below  # what the iterator reads from, where that needs closing, too
         self._started = False
 
     async def read(self) -> bytes:
@@ -291,8 +295,23 @@ class _Body:
                 raise
         return b""
 
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if data := await self.read():
+            return data
+        raise StopAsyncIteration
+
     async def aclose(self) -> None:
         """Unwind the iterator if it is a generator; other kinds belong to whoever made them."""
+        try:
+            await self._unwind()
+        finally:
+            if self._below is not None:
+                await self._below.aclose()
+
+    async def _unwind(self) -> None:
         iterator: object = self._iterator
         self._iterator = None
         if not inspect.isasyncgen(iterator):
@@ -303,15 +322,21 @@ class _Body:
             with anyio.CancelScope() as scope:
                 scope.cancel()
                 with suppress(Exception):  # it is being thrown away
-                    await anext(iterator)
+                    for _ in range(_MOST_BUFFERED):  # what has arrived already comes first
+                        await anext(iterator)
         await iterator.aclose()
 
 
-def _response_iterator(response: Any) -> AsyncIterator[bytes]:
+def _body_of(response: Any) -> _Body:
+    if response.is_stream_consumed:
+        return _Body(aiter(response.aiter_bytes()))
+    raw = _Body(aiter(response.stream))
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("", "identity") and not response.is_stream_consumed:
-        return aiter(response.stream)  # without the layers that would decode it
-    return aiter(response.aiter_bytes())
+    if encoding in ("", "identity"):
+        return raw
+    # When decoding fails, the library's own generator of raw bytes would be left half-way.
+    response.aiter_raw = lambda: raw
+    return _Body(aiter(response.aiter_bytes()), below=raw)
 
 
 def _without(secret: str, value: Any) -> Any:

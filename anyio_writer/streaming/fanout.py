@@ -23,6 +23,9 @@ Batch: TypeAlias = list[Any]
 DEFAULT_MAX_BUFFER: Final = 1024
 """How many events may wait for one consumer."""
 
+_MOST_AT_ONCE: Final = 1024
+"""How many events are gathered at the most before they are handed on."""
+
 _FAIR_SHARE: Final = 64
 """How many buffered events one task takes before all others get a turn."""
 
@@ -54,12 +57,14 @@ class Inbox:
         max_buffer: int = DEFAULT_MAX_BUFFER,
         on_full: OnFull = "wait",
         place: str = "",
+        left: Callable[[Inbox], None],
     ) -> None:
         # A batch holds at least one event, so the channel itself never fills up.
         self._send, self._receive = anyio.create_memory_object_stream[Batch](max_buffer)
         self.types: Final = types
         self.max_buffer: Final = max_buffer
         self.on_full: Final = on_full
+        self._left = left
         self.place: Final = place
         """Where in the caller's code the consumer was made."""
         self.is_open = True
@@ -84,9 +89,10 @@ class Inbox:
 
     # The stream's side.
 
-    def has_room(self, count: int) -> bool:
-        """Whether ``put`` takes ``count`` more events without a wait."""
-        return self.on_full != "wait" or self._waiting + count <= self.max_buffer
+    @property
+    def room(self) -> int:
+        """How many events ``put`` takes without a wait."""
+        return self.max_buffer - self._waiting if self.on_full == "wait" else _MOST_AT_ONCE
 
     def put_all(self, batch: Batch) -> None:
         """``put`` for a batch of any size."""
@@ -126,7 +132,7 @@ class Inbox:
 
     async def wait_for_room(self, count: int) -> None:
         """Wait until ``count`` more events fit or the consumer has left."""
-        while self.is_open and not self.has_room(count):
+        while self.is_open and count > self.room:
             self._room = anyio.Event()
             await self._room.wait()
 
@@ -166,6 +172,7 @@ class Inbox:
         if not self.is_open:
             return
         self.is_open = False
+        self._left(self)  # tells the fanout
         self._waiting = 0
         self._front = []
         self._send.close()
@@ -323,7 +330,8 @@ class Fanout:
     """All consumers of one stream."""
 
     def __init__(self, slow_consumer_time: float) -> None:
-        self._inboxes: list[Inbox] = []
+        self.recipients: tuple[Inbox, ...] = ()
+        """Who is to get what is read next. Those who join later find it in their snapshot."""
         self._is_ended = False
         self._slow_consumer_time = slow_consumer_time
 
@@ -332,15 +340,23 @@ class Fanout:
         if self._is_ended:
             inbox.end()
         else:
-            self._inboxes.append(inbox)
+            self.recipients = (*self.recipients, inbox)
 
-    def recipients(self) -> list[Inbox]:
-        """Who is to get what is read next. Those who join later find it in their snapshot."""
-        if not all(inbox.is_open and not inbox.is_ended for inbox in self._inboxes):
-            self._inboxes = [
-                inbox for inbox in self._inboxes if inbox.is_open and not inbox.is_ended
-            ]
-        return list(self._inboxes)
+    def remove(self, inbox: Inbox) -> None:
+        """It has left."""
+        self.recipients = tuple(other for other in self.recipients if other is not inbox)
+
+    @property
+    def room(self) -> int:
+        """How many events every consumer can take at once, by its own rule."""
+        return min((inbox.room for inbox in self.recipients), default=_MOST_AT_ONCE)
+
+    def put_nowait(self, events: Batch, recipients: Iterable[Inbox]) -> None:
+        """Hand events to recipients that all have room for them."""
+        sorter = _Sorter(events)
+        for inbox in recipients:
+            if batch := sorter.of(inbox.types):
+                inbox.put_all(batch)
 
     async def put(
         self,
@@ -355,22 +371,17 @@ class Fanout:
             recipients: From before the events came about.
             waiting: Entered while a consumer has no room.
         """
-        sorted_out: dict[frozenset[type] | None, Batch] = {None: events}
+        sorter = _Sorter(events)
         full: list[Inbox] = []
         for inbox in recipients:
-            if inbox.types not in sorted_out:
-                types = inbox.types or frozenset()
-                sorted_out[types] = [event for event in events if type(event) in types]
-            batch = sorted_out[inbox.types]
-            if not batch:
-                continue
-            if inbox.has_room(len(batch)):
-                inbox.put_all(batch)
-            else:
+            batch = sorter.of(inbox.types)
+            if len(batch) > inbox.room:
                 full.append(inbox)
+            elif batch:
+                inbox.put_all(batch)
         for inbox in full:
             with waiting():
-                for part in inbox.cut(sorted_out[inbox.types]):
+                for part in inbox.cut(sorter.of(inbox.types)):
                     await self._wait_for_room(inbox, len(part))
                     inbox.put(part)
 
@@ -393,5 +404,21 @@ class Fanout:
     def end(self) -> None:
         """No more events: consumers take what is buffered and then meet the stream's end."""
         self._is_ended = True
-        for inbox in self._inboxes:
+        for inbox in self.recipients:
             inbox.end()
+
+
+class _Sorter:
+    """A batch as each consumer wants it: sorted out once for each set of types."""
+
+    def __init__(self, events: Batch) -> None:
+        self._events = events
+        self._sorted_out: dict[frozenset[type], Batch] = {}
+
+    def of(self, types: frozenset[type] | None) -> Batch:
+        if types is None:
+            return self._events
+        batch = self._sorted_out.get(types)
+        if batch is None:
+            batch = self._sorted_out[types] = [e for e in self._events if type(e) in types]
+        return batch

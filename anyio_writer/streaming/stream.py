@@ -23,24 +23,19 @@ from anyio.lowlevel import checkpoint
 
 from ..config import StreamSettings
 from ..errors import (
-    APIConnectionError,
     APIError,
-    APIStreamError,
     InvalidParameterError,
     StreamClosedError,
-    StreamTruncatedError,
     WriterError,
     WrongTaskError,
 )
 from ..protocol.completion import ParsedChatCompletion
 from ..protocol.events import EVENT_TYPES, ChatCompletionStreamEvent, ContentDeltaEvent
-from ..protocol.extent import Wholeness, wholeness
-from ..protocol.json import error_message, is_object, parse_json, shorten
-from ..protocol.sse import ChatSSEDecoder, ServerSentEvent, is_event_stream
 from ..protocol.state import ChatCompletionStreamState
 from .connection import ByteSource, request_id_of
 from .deadlines import Deadlines
 from .fanout import DEFAULT_MAX_BUFFER, Fanout, Inbox, OnFull, Subscription
+from .pump import Pump
 
 if TYPE_CHECKING:
     import httpx
@@ -87,10 +82,7 @@ class ChatCompletionStream(Generic[T]):
         self._fanout = Fanout(settings.limits.slow_consumer_time)
         self._own: Subscription[ChatCompletionStreamEvent[T]] | None = None
         self._scope: _Scope | None = None
-        self._bytes_received = 0
-        self._has_content = False
-        self._last_chunk = 0.0  # when it came
-        self._reading = False
+        self._pump = Pump(source, self._state, self._fanout, settings)
         # How it ended. Recorded before anybody is woken; the first record stays.
         self._is_ended = False
         self._error: Exception | None = None
@@ -191,7 +183,7 @@ class ChatCompletionStream(Generic[T]):
         return self._scope
 
     def _stop(self, scope: _Scope) -> None:
-        if self._state.complete and self._reading:
+        if self._state.complete and self._pump.is_waiting:
             # Only the end of the response is missing: a moment's patience saves the connection.
             scope.deadlines.drain(self._settings.limits.drain_time)
         elif not self._is_ended:
@@ -301,6 +293,7 @@ class ChatCompletionStream(Generic[T]):
             max_buffer=max_buffer,
             on_full=on_full,
             place=_place_of_caller(),
+            left=self._fanout.remove,
         )
         self._fanout.add(inbox)
         return Subscription(self, inbox, self._state.remember())
@@ -330,7 +323,7 @@ class ChatCompletionStream(Generic[T]):
     @property
     def bytes_received(self) -> int:
         """How many bytes of the body have been read."""
-        return self._bytes_received
+        return self._pump.bytes_received
 
     @property
     def chunk_count(self) -> int:
@@ -364,10 +357,10 @@ class ChatCompletionStream(Generic[T]):
                 scope.opened.set()
                 with deadlines.consumer():
                     await scope.demanded.wait()
-                await self._pump(scope)
+                await self._pump.run(deadlines)
                 self._end(scope, None)
                 if self._state.done_received:
-                    await self._drain(deadlines)
+                    await self._pump.drain(deadlines)
             if deadlines.scope.cancelled_caught:
                 self._end(scope, deadlines.error() or self._closed_error())
         except Exception as exc:  # noqa: BLE001 - whatever it is, the consumers must hear of it
@@ -379,107 +372,6 @@ class ChatCompletionStream(Generic[T]):
                 await self._source.aclose()
             scope.opened.set()
             scope.finished.set()
-
-    async def _pump(self, scope: _Scope) -> None:
-        """Read the response and feed the consumers until the answer is complete."""
-        decoder = ChatSSEDecoder(max_event_bytes=self._settings.limits.max_event_bytes)
-        broken: APIConnectionError | None = None
-        head: bytes | None = b""  # until it is clear that this is an event stream
-        while not self._state.done_received:
-            try:
-                data = await self._read(scope.deadlines)
-            except APIConnectionError as exc:
-                broken = exc
-                break
-            if not data:
-                break
-            if head is not None:
-                head += data
-                verdict = is_event_stream(head)
-                if verdict is False:
-                    await self._raise_not_a_stream(head, scope.deadlines)
-                if verdict:
-                    head = None
-            await self._take(decoder.feed(data), scope.deadlines)
-            decoder.raise_pending_error()
-        if head and not is_event_stream(head, whole=True):
-            await self._raise_not_a_stream(head, None)
-        await self._finish(decoder, broken, scope.deadlines)
-
-    async def _finish(
-        self, decoder: ChatSSEDecoder, broken: APIConnectionError | None, deadlines: Deadlines
-    ) -> None:
-        # Some servers close right behind the last line. What is not whole was cut off.
-        if (tail := decoder.pending()) is not None and _is_whole(tail):
-            await self._take([tail], deadlines)
-        recipients = self._fanout.recipients()
-        try:
-            events = self._state.finish()
-        except StreamTruncatedError as exc:
-            if broken is None:
-                raise
-            if not isinstance(broken, StreamTruncatedError):
-                raise broken from broken.__cause__
-            raise exc from broken.__cause__
-        if events:
-            await self._fanout.put(events, recipients, deadlines.consumer)
-
-    async def _read(self, deadlines: Deadlines) -> bytes:
-        if self._state.all_finished:
-            deadlines.end(self._last_chunk + self._settings.end_grace)
-        elif self._has_content:
-            deadlines.next_chunk(self._last_chunk)
-        else:
-            deadlines.first_content()
-        self._reading = True
-        data = await self._source.read()
-        self._reading = False
-        self._bytes_received += len(data)
-        return data
-
-    async def _take(self, source: list[ServerSentEvent], deadlines: Deadlines) -> None:
-        """Turn what one read brought into batches of events, and hand them out."""
-        state = self._state
-        before = state.chunk_count
-        for start in range(0, len(source), _SLICE):
-            if start:
-                await checkpoint()
-            part = source[start : start + _SLICE]
-            recipients = self._fanout.recipients()
-            events: list[ChatCompletionStreamEvent[Any]] | None = [] if recipients else None
-            try:
-                state.feed(part, events)
-            finally:  # the good events first, then the error
-                if events:
-                    await self._fanout.put(events, recipients, deadlines.consumer)
-        if state.chunk_count != before:
-            self._last_chunk = anyio.current_time()
-            self._has_content = self._has_content or state.has_content
-
-    async def _drain(self, deadlines: Deadlines) -> None:
-        """Read the little that is left, so that the connection can be used again."""
-        left = self._settings.limits.drain_bytes
-        deadlines.drain(self._settings.limits.drain_time)
-        try:
-            while left > 0 and (data := await self._source.read()):
-                left -= len(data)
-        except APIConnectionError:
-            pass  # the answer is whole
-
-    async def _raise_not_a_stream(self, head: bytes, deadlines: Deadlines | None) -> None:
-        limits = self._settings.limits
-        if deadlines is not None:
-            with anyio.move_on_after(limits.error_body_time):
-                try:
-                    while len(head) < limits.max_error_bytes and (
-                        data := await self._source.read()
-                    ):
-                        head += data
-                except APIConnectionError:
-                    pass  # what there is says enough
-        body = parse_json(head[: limits.max_error_bytes])
-        said = error_message(body) if is_object(body) else shorten(head)
-        raise APIStreamError(f"The response is not an event stream. It says: {said}", body=body)
 
     def _closed_error(self) -> StreamClosedError | None:
         if self._state.complete:
@@ -605,7 +497,3 @@ def _place_of_caller() -> str:
 
 
 _PACKAGE: Final = __name__.partition(".")[0] + "."
-
-
-def _is_whole(tail: ServerSentEvent) -> bool:
-    return tail.data.strip() == b"[DONE]" or wholeness(tail.text) is Wholeness.WHOLE

@@ -364,7 +364,7 @@ async def test_a_retried_failure_leaves_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("anyio_writer.streaming.retries.anyio.sleep", no_wait)
     async with (
         ChatServer(error_reply(503), error_reply(429), text_reply("Hello there")) as server,
-        AsyncWriter(api_key="key", base_url=server.url) as writer,
+        AsyncWriter(api_key="key", base_url=server.url, max_connections=5) as writer,
     ):
         async with writer.chat.stream(model="m", messages=REQUEST["messages"]) as stream:
             assert await stream.get_final_text() == "Hello there"
