@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 from urllib.parse import urlsplit
 
@@ -154,9 +154,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         return f"Endpoint(url={self.shown_url!r}, max_retries={self.max_retries})"
 
-    def __rich_repr__(self) -> Iterator[tuple[str, object]]:
-        yield "url", self.shown_url
-        yield "max_retries", self.max_retries
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("url", self.shown_url), ("max_retries", self.max_retries)]
 
     @property
     def shown_url(self) -> str:
@@ -262,4 +261,5 @@ def _is_base_url(base: str) -> bool:
 
 def _without_password(url: str) -> str:
     head, at, tail = url.rpartition("@")
-    return f"{head.partition('://')[0]}://…{at}{tail}" if at else url
+    scheme = head[: head.find("://") + 3] if "://" in head else ""
+    return f"{scheme}…{at}{tail}" if at else url

@@ -14,8 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import APIResponseValidationError
-from .json import DEFAULT_MAX_DEPTH as DEFAULT_MAX_DEPTH
-from .json import is_array, is_deeper_than, is_object, mend_text, shorten
+from .json import MAX_DEPTH, is_array, is_deeper_than, is_object, mend_text, shorten
+
+DEFAULT_MAX_DEPTH: Final = MAX_DEPTH
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -7,14 +7,14 @@ from typing import Any, Final, TypeGuard
 
 import msgspec
 
-DEFAULT_MAX_DEPTH: Final = 256
+MAX_DEPTH: Final = 256
 _SHOWN_BYTES: Final = 2048
 
 
 def parse_json(payload: bytes) -> Any:
     """A payload decoded as JSON, else as text."""
     # What is nested without end could not be printed, copied or searched for its message.
-    if not is_deeper_than(payload, DEFAULT_MAX_DEPTH):
+    if not is_deeper_than(payload, MAX_DEPTH):
         try:
             return msgspec.json.decode(mend_text(payload))
         except msgspec.DecodeError:

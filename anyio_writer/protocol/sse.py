@@ -69,6 +69,7 @@ class SSEDecoder:
         self._line_bytes = 0
         self._after_cr = False
         self._at_start = True  # a BOM may still come, or be incomplete
+        self._between = False  # nothing is pending: the next byte begins a block
         self._error: ResponseTooLargeError | None = None
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
@@ -82,6 +83,9 @@ class SSEDecoder:
             ResponseTooLargeError: A line or an event is longer than ``max_event_bytes``. It is
                 raised again by every later call.
         """
+        if self._between and self._is_plain_event(data):
+            self.last_event_id = self._id
+            return [ServerSentEvent(data[6:-2], "message", self._id)]
         self.raise_pending_error()
         if self._at_start:
             data = self._skip_bom(data)
@@ -112,9 +116,22 @@ class SSEDecoder:
                 self._check_size(self._line_bytes, "a line")
         except ResponseTooLargeError as exc:
             self._error = exc
+            self._between = False
             if not events:
                 raise
+            return events
+        self._between = not (rest or self._data or self._event or self._after_cr)
         return events
+
+    def _is_plain_event(self, data: bytes) -> bool:
+        """Whether it is ``data: ...``, a blank line and nothing else: how most servers write."""
+        return (
+            data.startswith(b"data: ")
+            and data.find(b"\n") == len(data) - 2
+            and data.endswith(b"\n\n")
+            and b"\r" not in data
+            and len(data) - 2 <= self.max_event_bytes
+        )
 
     def raise_pending_error(self) -> None:
         """Raise what the next ``feed`` would, without waiting for more bytes."""

@@ -16,6 +16,7 @@ from ..errors import (
 )
 from .accumulator import Accumulator, ChoiceLog, ToolCallLog
 from .chunks import (
+    DEFAULT_MAX_DEPTH,
     ChatCompletionChunk,
     ChoiceDelta,
     ChoiceLogprobs,
@@ -41,7 +42,7 @@ from .events import (
     RefusalDoneEvent,
     set_moment,
 )
-from .json import DEFAULT_MAX_DEPTH, error_message, parse_json
+from .json import error_message, parse_json
 from .sse import ServerSentEvent
 
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
@@ -21,7 +21,14 @@ from ..errors import (
 from ..params import encode_body
 from ..protocol.json import is_array, is_object, parse_json
 from .deadlines import Deadlines
-from .http import Client, build_request, is_transport_error, make_client, translated_errors
+from .http import (
+    Client,
+    build_request,
+    is_transport_error,
+    make_client,
+    translate,
+    translated_errors,
+)
 from .retries import with_retries
 
 if TYPE_CHECKING:
@@ -58,8 +65,12 @@ class ByteSource(Protocol):
         """Get to the first byte of the body."""
         ...
 
-    async def read(self) -> bytes:
-        """The next bytes; empty at the end. Raises ``APIConnectionError`` when it breaks."""
+    def read(self) -> Awaitable[bytes]:
+        """The next bytes; empty at the end. Raises whatever the transport raises."""
+        ...
+
+    def translate(self, exc: Exception) -> Exception:
+        """The exception of ours that stands for one that came out of ``read``."""
         ...
 
     async def aclose(self) -> None:
@@ -93,19 +104,21 @@ class IterableSource:
         deadlines.request_sent()
 
     async def read(self) -> bytes:
-        """The next bytes; whatever the source raises becomes an ``APIConnectionError``."""
-        try:
-            data: object = await self._body.read()
-        except Exception as exc:
-            if isinstance(exc, APIError) or is_transport_error(exc):
-                with translated_errors():
-                    raise
-            raise APIConnectionError(f"The source of the stream failed: {exc!r}.") from exc
+        """The next bytes; empty at the end."""
+        data: object = await self._body.read()
         if not isinstance(data, bytes | bytearray | memoryview):
             raise APIConnectionError(
                 f"The source of the stream gave {type(data).__name__}, not bytes."
             )
         return bytes(data)
+
+    def translate(self, exc: Exception) -> Exception:
+        """Whatever the source raises is a connection that broke."""
+        if isinstance(exc, APIError):
+            return exc
+        if is_transport_error(exc):
+            return translate(exc)
+        return APIConnectionError(f"The source of the stream failed: {exc!r}.")
 
     async def aclose(self) -> None:
         """Close the source, if it is a generator."""
@@ -178,10 +191,13 @@ class HTTPSource:
             before_wait=deadlines.opening,
         )
 
-    async def read(self) -> bytes:
+    def read(self) -> Awaitable[bytes]:
         """The next bytes of the body; empty at the end."""
-        with translated_errors():
-            return await self._body.read()
+        return self._body.read()
+
+    def translate(self, exc: Exception) -> Exception:
+        """What the HTTP library raises is mapped; bugs in a client's own transport are not."""
+        return translate(exc) if is_transport_error(exc) else exc
 
     async def aclose(self) -> None:
         """Close the response and what was made for it, then give the slot back."""

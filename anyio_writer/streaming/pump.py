@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 from ..config import StreamSettings
-from ..errors import APIConnectionError, APIStreamError, StreamTruncatedError
+from ..errors import APIStreamError, StreamTruncatedError
 from ..protocol.events import ChatCompletionStreamEvent
 from ..protocol.extent import Wholeness, wholeness
 from ..protocol.json import error_message, is_object, parse_json, shorten
@@ -61,7 +62,7 @@ class Pump:
             APIError: It is not, or cannot be understood; what came before is handed on.
         """
         self._deadlines = deadlines
-        broken: APIConnectionError | None = None
+        broken: Exception | None = None
         head: bytes | None = b""  # until it is clear that this is an event stream
         try:
             while not self._state.done_received:
@@ -69,8 +70,10 @@ class Pump:
                     await self._hand_on()
                 try:
                     data = await notice_wait(self._source.read(), self._before_wait)
-                except APIConnectionError as exc:
-                    broken = exc
+                except Exception as exc:  # noqa: BLE001 - an HTTP library's are many
+                    broken = self._source.translate(exc)
+                    if broken is not exc:
+                        broken.__cause__ = exc
                     break
                 if not data:
                     break
@@ -96,11 +99,9 @@ class Pump:
         """Read the little that is left, so that the connection can be used again."""
         left = self._settings.limits.drain_bytes
         deadlines.drain(self._settings.limits.drain_time)
-        try:
+        with suppress(Exception):  # the answer is whole
             while left > 0 and (data := await self._source.read()):
                 left -= len(data)
-        except APIConnectionError:
-            pass  # the answer is whole
 
     # Reading.
 
@@ -130,12 +131,10 @@ class Pump:
         if verdict:
             return None
         limits = self._settings.limits
-        with anyio.move_on_after(limits.error_body_time):
-            try:
-                while len(head) < limits.max_error_bytes and (data := await self._source.read()):
-                    head += data
-            except APIConnectionError:
-                pass  # what there is says enough
+        with anyio.move_on_after(limits.error_body_time), suppress(Exception):
+            # However it ends, what there is says enough.
+            while len(head) < limits.max_error_bytes and (data := await self._source.read()):
+                head += data
         raise _not_a_stream(head[: limits.max_error_bytes])
 
     # Handling.
@@ -159,7 +158,7 @@ class Pump:
         if events:
             await self._fanout.put(events, self._recipients, self._deadlines.consumer)
 
-    def _finish(self, broken: APIConnectionError | None) -> None:
+    def _finish(self, broken: Exception | None) -> None:
         # Some servers close right behind the last line. What is not whole was cut off.
         if (tail := self._decoder.pending()) is not None and _is_whole(tail):
             self._take([tail])

@@ -1,0 +1,141 @@
+"""The arguments of the command."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Annotated, Final
+
+import typer
+
+from .. import __version__
+from . import demo as demonstration
+from . import run, serve
+from .exits import MEANINGS
+from .supervise import Backend
+from .supervise import run as supervise
+
+_EXIT_CODES: Final = " · ".join(f"{code:d} {meaning}" for code, meaning in MEANINGS.items())
+
+app = typer.Typer(
+    help="Stream chat completions as they are written.",
+    epilog=f"Exit codes: {_EXIT_CODES}",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _seconds(value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value >= 0):
+        raise typer.BadParameter(f"{value} is not a number of seconds, 0 or more.")
+    return value
+
+
+def _limit(value: float | None) -> float | None:
+    if _seconds(value) == 0:
+        raise typer.BadParameter("it must be above 0 seconds.")
+    return value
+
+
+_Backend = Annotated[Backend, typer.Option(help="The event loop.")]
+_Text = Annotated[str, typer.Option(show_default=False, help="What the built-in server answers.")]
+_Pace = Annotated[
+    float,
+    typer.Option(metavar="SECONDS", callback=_seconds, help="The time between two chunks."),
+]
+
+
+def _show_version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"anyio-writer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Stream chat completions as they are written."""
+
+
+@app.command()
+def demo(
+    *,
+    backend: _Backend = Backend.ASYNCIO,
+    text: _Text = demonstration.TEXT,
+    pace: _Pace = 0.03,
+) -> None:
+    """Stream an answer from a built-in server: no key, no network, no model."""
+    supervise(partial(demonstration.demo, text, pace=pace), backend)
+
+
+@app.command()
+def chat(
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="The prompt; - reads it from standard input.")
+    ],
+    *,
+    model: Annotated[str, typer.Option(help="The model's name.")] = "palmyra-x5",
+    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 or more.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="The most tokens to generate.")] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="Else WRITER_BASE_URL, else https://api.writer.com."),
+    ] = None,
+    path: Annotated[
+        str | None,
+        typer.Option(help="Else /v1/chat; /v1/chat/completions on most other servers."),
+    ] = None,
+    max_retries: Annotated[
+        int, typer.Option(help="How often to try again before an answer has begun.")
+    ] = 2,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", callback=_limit, help="A limit for all of it."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one event per line as JSON.")
+    ] = False,
+    backend: _Backend = Backend.ASYNCIO,
+) -> None:
+    """Ask a model, and print its answer as it comes.
+
+    The key is read from the environment variable WRITER_API_KEY only.
+
+    The answer goes to standard output, everything else to standard error.
+    """
+    question = run.Question(
+        prompt=run.read_prompt(prompt),
+        model=model,
+        system=system,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        base_url=base_url,
+        path=path,
+        max_retries=max_retries,
+        timeout=timeout,
+    )
+    supervise(partial(run.chat, question, as_json=as_json), backend)
+
+
+@app.command("serve")
+def serve_(
+    *,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 lets the system choose.")
+    ] = 8000,
+    text: _Text = demonstration.TEXT,
+    pace: _Pace = 0.03,
+    done: Annotated[
+        bool, typer.Option("--done", help="End each stream with 'data: [DONE]'.")
+    ] = False,
+    backend: _Backend = Backend.ASYNCIO,
+) -> None:
+    """Run the built-in server on a port, to try clients against it, until Ctrl-C."""
+    supervise(partial(serve.serve, text, host=host, port=port, pace=pace, done=done), backend)

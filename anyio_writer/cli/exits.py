@@ -1,0 +1,148 @@
+"""How the command can end: the exit codes, and which error leads to which."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from ..errors import (
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    APIStreamError,
+    APITimeoutError,
+    AuthenticationError,
+    ConfigurationError,
+    InternalServerError,
+    InvalidParameterError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    StreamClosedError,
+    StreamTruncatedError,
+    TotalTimeoutError,
+    WriterError,
+)
+from ..protocol.json import error_message
+from .text import one_line
+
+
+class Exit(IntEnum):
+    """The exit codes."""
+
+    OK = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    AUTHENTICATION = 3
+    RATE_LIMIT = 4
+    SERVER_ERROR = 5
+    REJECTED = 6
+    CONNECTION = 7
+    TIMEOUT = 8
+    BROKEN_ANSWER = 9
+    INTERRUPTED = 128 + signal.SIGINT
+    PIPE = 141  # 128 + SIGPIPE, which not every system has
+    TERMINATED = 128 + signal.SIGTERM
+
+
+MEANINGS: Final[Mapping[Exit, str]] = {
+    Exit.OK: "ok",
+    Exit.UNEXPECTED: "something unexpected",
+    Exit.USAGE: "wrong arguments or settings",
+    Exit.AUTHENTICATION: "the key is wrong or may not do this (401, 403)",
+    Exit.RATE_LIMIT: "too many requests, or no quota left (429)",
+    Exit.SERVER_ERROR: "the server failed (500 and above)",
+    Exit.REJECTED: "the server rejected the request (400, 404, 409, 422, others)",
+    Exit.CONNECTION: "no connection, or it broke",
+    Exit.TIMEOUT: "a time limit ran out",
+    Exit.BROKEN_ANSWER: "the answer was cut off, or the server sent an error in it",
+    Exit.INTERRUPTED: "Ctrl-C",
+    Exit.PIPE: "whoever read the output left",
+    Exit.TERMINATED: "SIGTERM",
+}
+
+
+class Outcome(NamedTuple):
+    """What an error means for the user.
+
+    Attributes:
+        exit_code: How the command ends.
+        hint: What may help, or "".
+    """
+
+    exit_code: Exit
+    hint: str = ""
+
+
+OUTCOMES: Final[Mapping[type[WriterError], Outcome]] = {  # the first that fits: special ones first
+    ConfigurationError: Outcome(Exit.USAGE),
+    InvalidParameterError: Outcome(Exit.USAGE),
+    AuthenticationError: Outcome(Exit.AUTHENTICATION, "Is WRITER_API_KEY right?"),
+    PermissionDeniedError: Outcome(Exit.AUTHENTICATION, "The key in WRITER_API_KEY may not."),
+    RateLimitError: Outcome(Exit.RATE_LIMIT, "Wait a little, or see --max-retries."),
+    InternalServerError: Outcome(Exit.SERVER_ERROR),
+    NotFoundError: Outcome(Exit.REJECTED, "Are --model, --base-url and --path right?"),
+    APIStatusError: Outcome(Exit.REJECTED),
+    StreamTruncatedError: Outcome(Exit.BROKEN_ANSWER),
+    TotalTimeoutError: Outcome(Exit.TIMEOUT, "--timeout allows more."),
+    APITimeoutError: Outcome(Exit.TIMEOUT),
+    APIConnectionError: Outcome(Exit.CONNECTION),
+    APIStreamError: Outcome(Exit.BROKEN_ANSWER),
+    APIResponseValidationError: Outcome(Exit.BROKEN_ANSWER),
+    StreamClosedError: Outcome(Exit.BROKEN_ANSWER),
+    APIError: Outcome(Exit.UNEXPECTED),
+    WriterError: Outcome(Exit.UNEXPECTED),
+}
+
+
+class CommandError(Exception):
+    """The command failed.
+
+    Attributes:
+        message: Why, in one line for its user.
+        exit_code: How it ends.
+    """
+
+    def __init__(self, message: str, exit_code: Exit) -> None:
+        super().__init__(message, exit_code)
+        self.message = message
+        self.exit_code = exit_code
+
+
+class QuietEnd(Exception):  # noqa: N818 - no error: somebody wanted it
+    """The command was ended from outside, everything is cleaned up, and nothing is to be said.
+
+    Attributes:
+        exit_code: How it ends.
+    """
+
+    def __init__(self, exit_code: Exit) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+def explain(error: WriterError, *, characters: int = 0) -> CommandError:
+    """Turn an error of the library into one line and an exit code.
+
+    Args:
+        error: What was raised.
+        characters: How much of the answer had arrived.
+    """
+    outcome = next(found for cls, found in OUTCOMES.items() if isinstance(error, cls))
+    parts = [one_line(_said(error)), outcome.hint]
+    if characters and "had arrived" not in parts[0]:  # some errors know it themselves
+        parts.append(f"({characters} characters of the answer had arrived.)")
+    return CommandError(" ".join(filter(None, parts)), outcome.exit_code)
+
+
+def _said(error: WriterError) -> str:
+    said = str(error)
+    if isinstance(error, APIStatusError) and error.body:
+        # The sentence in the body instead of the body.
+        return said.replace(str(error.body), one_line(error_message(error.body), 200))
+    if isinstance(error, APIConnectionError) and error.request is not None and not error.response:
+        return f"{error.request.url.netloc.decode()}: {said}"  # netloc holds no password
+    return said

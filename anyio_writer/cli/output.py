@@ -1,0 +1,103 @@
+"""Standard output in bytes: at once, and never in the way of a cancellation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final, TextIO
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .exits import CommandError, Exit, QuietEnd
+
+# What POSIX promises to fit into a pipe that is ready for writing. More might block in the
+# kernel, where no cancellation reaches: a pager that is not scrolled would hold Ctrl-C up.
+_PIECE: Final = 512
+
+
+class Output:
+    """Writes to a stream's file, past its buffer.
+
+    Args:
+        stream: Such as ``sys.stdout``.
+
+    Attributes:
+        is_terminal: Whether somebody sees it.
+        at_line_start: Whether a new line would begin now.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        stream.flush()
+        self._stream = stream
+        self._fd = _fileno(stream)
+        self._can_wait = self._fd is not None
+        self.is_terminal = stream.isatty()
+        self.at_line_start = True
+
+    async def write(self, text: str) -> None:
+        """Write text as UTF-8.
+
+        Raises:
+            QuietEnd: Nobody reads any more.
+            CommandError: It cannot be written for another reason, such as a full disk.
+        """
+        left = memoryview(text.encode(errors="replace"))
+        while left:
+            await self._until_writable()
+            left = left[self._write(left[:_PIECE] if self._can_wait else left) :]
+            self.at_line_start = False
+        if text:
+            self.at_line_start = text.endswith("\n")
+
+    async def end_line(self) -> None:
+        """Begin a new line, unless one is just beginning."""
+        if not self.at_line_start:
+            await self.write("\n")
+
+    def end_line_on_terminal(self) -> None:
+        """The same without a wait, for somebody who looks on and is being cancelled."""
+        if self.is_terminal and not self.at_line_start:
+            self._write(memoryview(b"\n"))
+            self.at_line_start = True
+
+    async def _until_writable(self) -> None:
+        if self._can_wait and self._fd is not None:
+            try:
+                await anyio.wait_writable(self._fd)
+            except OSError:  # nothing to wait for: a file on a disk
+                self._can_wait = False
+            else:
+                return
+        await checkpoint()
+
+    def _write(self, data: memoryview) -> int:
+        with _readable_errors():
+            if self._fd is not None:
+                try:
+                    return os.write(self._fd, data)
+                except BlockingIOError:
+                    return 0  # somebody else set O_NONBLOCK, and was faster
+            self._stream.buffer.write(data)
+            self._stream.flush()
+        return len(data)
+
+
+def _fileno(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except OSError:
+        return None  # it only looks like a file
+
+
+@contextmanager
+def _readable_errors() -> Generator[None]:
+    try:
+        yield
+    except BrokenPipeError as exc:
+        raise QuietEnd(Exit.PIPE) from exc
+    except OSError as exc:
+        raise CommandError(
+            f"the output cannot be written: {exc.strerror}", Exit.UNEXPECTED
+        ) from exc

@@ -1,0 +1,162 @@
+"""The command ``chat``: one request, its answer on standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import msgspec
+
+from ..config import Timeouts
+from ..errors import ConfigurationError, InvalidParameterError, WriterError
+from ..params import Message
+from ..protocol.completion import ParsedChatCompletion
+from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent
+from ..streaming.open import open_chat_stream
+from ..streaming.stream import ChatCompletionStream
+from .exits import explain
+from .output import Output
+from .text import harmless, harmless_json, one_line
+from .view import Tally, finish_reason_of, notice, show_statistics, spinner
+
+_KEY: Final = "WRITER_API_KEY"
+_REFUSAL_SHOWN: Final = 10_000
+
+_CUT: Final = {
+    "length": "the answer was cut off: it reached the limit of max_tokens (--max-tokens)",
+    "content_filter": "the answer was cut off by the server's content filter",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What to ask, whom, and how patiently."""
+
+    prompt: str
+    model: str
+    system: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    base_url: str | None = None
+    path: str | None = None
+    max_retries: int = 2
+    timeout: float | None = None
+
+
+def text_of(event: ChatCompletionStreamEvent[None]) -> str:
+    """What an event adds to the text of the first choice."""
+    if isinstance(event, ContentDeltaEvent) and event.choice_index == 0:
+        return event.delta
+    return ""
+
+
+def json_of(event: object) -> str:
+    """An event as one line of JSON."""
+    return msgspec.json.encode(event).decode() + "\n"
+
+
+async def show(
+    stream: ChatCompletionStream[None],
+    out: Output,
+    tally: Tally,
+    *,
+    label: str,
+    as_json: bool = False,
+) -> None:
+    """Enter a stream and print its answer; leave it in good order, whatever happens.
+
+    What is printed is exact, unless it meets a terminal: there it is harmless.
+    """
+    written = json_of if as_json else text_of
+    made_safe = harmless_json if as_json else harmless
+    try:
+        with spinner(label) as stop_spinner:
+            async with stream:
+                async for event in stream:
+                    tally.count(event)
+                    if text := written(event):
+                        stop_spinner()
+                        await out.write(made_safe(text) if out.is_terminal else text)
+        await out.end_line()
+    except anyio.get_cancelled_exc_class():
+        out.end_line_on_terminal()
+        raise
+
+
+def read_prompt(argument: str) -> str:
+    """The prompt: the argument itself, or standard input for ``-``."""
+    if argument != "-":
+        return argument
+    if sys.stdin.isatty():
+        notice("type the prompt, then Ctrl-D on a line of its own")
+    # Not sys.stdin's encoding: what is piped in is UTF-8 even where the locale says "C".
+    text = sys.stdin.buffer.read().decode(errors="surrogateescape")
+    return text.rstrip("\r\n")  # echo and editors add it
+
+
+async def chat(question: Question, *, as_json: bool) -> None:
+    """Ask, and print the answer as it comes.
+
+    Raises:
+        CommandError: Any failure.
+    """
+    out = Output(sys.stdout)
+    tally = Tally()
+    try:
+        stream = _open(question)
+        await show(stream, out, tally, label=f"waiting for {question.model}", as_json=as_json)
+    except WriterError as exc:
+        error = explain(exc, characters=tally.characters)
+        await out.end_line()
+        if as_json:
+            said = {"class": type(exc).__name__, "message": error.message}
+            await out.write(json_of({"type": "error", "error": said}))
+        raise error from exc
+    for sentence in _peculiarities(stream.current_completion_snapshot):
+        notice(sentence)
+    if not as_json:
+        show_statistics(stream, tally)
+
+
+def _peculiarities(completion: ParsedChatCompletion[None]) -> Iterator[str]:
+    """What the user should know about an answer that came without an error."""
+    message = completion.choices[0].message if completion.choices else None
+    reason = finish_reason_of(completion) or ""
+    if message and message.refusal:
+        yield f"the model refused: {one_line(message.refusal, _REFUSAL_SHOWN)}"
+    elif not (message and message.content):
+        yield f"the answer holds no text (finish reason: {reason or 'none'})"
+    if reason in _CUT:
+        yield _CUT[reason]
+
+
+def _open(question: Question) -> ChatCompletionStream[None]:
+    if not question.prompt.strip():
+        raise InvalidParameterError("the prompt is empty.")
+    for text in (question.prompt, question.system or "", question.model):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidParameterError("the prompt or an option is not UTF-8.") from None
+    if not os.environ.get(_KEY, "").strip():
+        raise ConfigurationError(
+            f"there is no API key: set the environment variable {_KEY} (any value does for a "
+            "server that wants none). 'anyio-writer demo' works without."
+        )
+    messages: list[Message] = [{"role": "user", "content": question.prompt}]
+    if question.system is not None:
+        messages.insert(0, {"role": "system", "content": question.system})
+    return open_chat_stream(
+        messages=messages,
+        model=question.model,
+        temperature=question.temperature,
+        max_tokens=question.max_tokens,
+        base_url=question.base_url,
+        path=question.path,
+        max_retries=question.max_retries,
+        timeouts=Timeouts(total=question.timeout),
+    )

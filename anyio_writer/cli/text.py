@@ -1,0 +1,40 @@
+"""Text from elsewhere -> text that a terminal shows and does not obey."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_C0_PICTURES: Final = 0x2400
+_DELETE: Final = 0x7F
+_C1: Final = range(0x80, 0xA0)
+
+# Escape sequences can set titles, rewrite what was printed before and, in some terminals, type
+# for the user. Without the control character in front they are text like any other.
+_HARMLESS: Final[dict[int, int | str | None]] = {
+    **{code: _C0_PICTURES + code for code in range(0x20)},
+    _DELETE: 0x2421,
+    **dict.fromkeys(_C1, "\N{REPLACEMENT CHARACTER}"),  # 8-bit forms; 0x9b is ESC [ in one
+    ord("\n"): "\n",
+    ord("\t"): "\t",
+    ord("\r"): None,  # nearly always half of a line end; alone it would overwrite its line
+}
+_JSON_ESCAPES: Final = {code: f"\\u{code:04x}" for code in (_DELETE, *_C1)}
+
+
+def harmless(text: str) -> str:
+    """The text with its control characters made visible; line ends and tabs stay.
+
+    Works on pieces of a text as on the whole.
+    """
+    return text.translate(_HARMLESS)
+
+
+def harmless_json(line: str) -> str:
+    """The same JSON without the control characters that JSON lets pass unescaped."""
+    return line.translate(_JSON_ESCAPES)
+
+
+def one_line(text: str, limit: int = 500) -> str:
+    """The text on one line, harmless, and not longer than ``limit`` characters."""
+    line = harmless(" ".join(text.split()))
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -1,0 +1,137 @@
+"""What people see beside the answer: a spinner, one line of statistics, tables, notices."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+
+import anyio
+from rich.console import Console, RenderableType
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from ..protocol.completion import ParsedChatCompletion
+from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent
+from ..streaming.stream import ChatCompletionStream
+from .text import one_line
+
+
+class Tally:
+    """Counts and times one answer.
+
+    Attributes:
+        events: How many events have come.
+        characters: How many characters of text.
+        first_content: When the first of them came, in seconds since the start, if any has.
+    """
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.characters = 0
+        self.first_content: float | None = None
+        self._start = anyio.current_time()
+
+    def count(self, event: ChatCompletionStreamEvent[None]) -> None:
+        """Take note of an event."""
+        self.events += 1
+        if isinstance(event, ContentDeltaEvent):
+            self.characters += len(event.delta)
+            if self.first_content is None:
+                self.first_content = self.seconds
+
+    @property
+    def seconds(self) -> float:
+        """The time since the start."""
+        return anyio.current_time() - self._start
+
+
+def notice(message: str) -> None:
+    """Tell something beside the answer, on standard error."""
+    print(f"anyio-writer: {message}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def spinner(label: str) -> Generator[Callable[[], None]]:
+    """Turn a spinner on standard error, if that is a terminal.
+
+    Yields:
+        What stops it and takes it off the screen; leaving the block does so, too.
+    """
+    console = Console(file=sys.stderr)
+    if not sys.stderr.isatty() or console.is_dumb_terminal:
+        yield lambda: None
+        return
+    columns = (
+        SpinnerColumn("dots" if console.encoding.startswith("utf") else "line"),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+    )
+    progress = Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+    )
+    progress.add_task(one_line(label), total=None)
+    with progress:
+        yield progress.stop
+
+
+def show_statistics(stream: ChatCompletionStream[None], tally: Tally) -> None:
+    """Sum an answer up in one line on standard error, if that is a terminal."""
+    if not sys.stderr.isatty():
+        return
+    facts = [
+        finish_reason_of(stream.current_completion_snapshot) or "no finish reason",
+        f"first content after {_seconds(tally.first_content)}",
+        f"{stream.chunk_count} chunks in {_seconds(tally.seconds)}",
+        *usage_of(stream),
+    ]
+    Console(file=sys.stderr, highlight=False).print(Text(" · ".join(facts), style="dim"))
+
+
+def statistics_table(stream: ChatCompletionStream[None], tally: Tally) -> Table:
+    """What can be said of an answer, in numbers."""
+    table = Table(show_header=False)
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    seconds = tally.seconds
+    rows = {
+        "time to first content": _seconds(tally.first_content),
+        "chunks": str(stream.chunk_count),
+        "events": str(tally.events),
+        "bytes": f"{stream.bytes_received:,}",
+        "chunks/s": f"{stream.chunk_count / seconds:.0f}" if seconds else "-",
+        "finish reason": finish_reason_of(stream.current_completion_snapshot) or "-",
+        "usage": "".join(usage_of(stream)) or "-",
+    }
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def rendered(*things: RenderableType) -> str:
+    """The things as text for standard output, in colour where that can show colours."""
+    console = Console(file=sys.stdout, highlight=False)
+    with console.capture() as capture:
+        for thing in things:
+            console.print(thing)
+    return capture.get()
+
+
+def finish_reason_of(completion: ParsedChatCompletion[None]) -> str | None:
+    """The finish reason of the first choice."""
+    for choice in completion.choices:
+        if choice.finish_reason is not None:
+            return one_line(choice.finish_reason)
+    return None
+
+
+def usage_of(stream: ChatCompletionStream[None]) -> Iterable[str]:
+    """The token counts in words, if the server gave them."""
+    usage = stream.current_completion_snapshot.usage
+    if usage is not None:
+        yield f"{usage.prompt_tokens} prompt + {usage.completion_tokens} completion tokens"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"

@@ -1,0 +1,278 @@
+"""What the documents say is so: README's programs run, tables and maps are complete."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import msgspec
+import pytest
+import writerai
+from writerai.lib.streaming.chat import AsyncChatCompletionStream
+
+import anyio_writer
+from anyio_writer import WriterError
+from anyio_writer.config import StreamSettings, Timeouts
+from anyio_writer.testing import (
+    DONE,
+    ChatServer,
+    sse_event,
+    text_reply,
+    writer_chunks,
+)
+
+ROOT: Final = Path(__file__).parent.parent
+README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS: Final = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+EVENTS: Final = [
+    typing.get_origin(event) or event
+    for event in typing.get_args(anyio_writer.ChatCompletionStreamEvent)
+]
+COMMON: Final = {"type", "choice_index"}
+ANSWER: Final = "Because of Rayleigh scattering."
+
+
+def blocks(language: str) -> Iterator[tuple[int, str]]:
+    """The fenced blocks of a language, each with the number of its first line."""
+    for found in re.finditer(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE):
+        yield README.count("\n", 0, found.start()) + 2, found[1]
+
+
+def section(title: str) -> str:
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def table(text: str) -> list[list[str]]:
+    """The cells of the first table of a text, without its head."""
+    rows = re.findall(
+        r"^\|(.*)\|$", text.partition("\n| ---")[2].partition("\n\n")[0], re.MULTILINE
+    )
+    return [[cell.strip() for cell in row.split("|")] for row in rows]
+
+
+def code_in(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+async def test_every_python_block_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """In order and in one namespace, as a reader would go on from one to the next."""
+    recording = b"".join(map(sse_event, writer_chunks("From a file."))) + DONE
+    (tmp_path / "answer.sse").write_bytes(recording)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WRITER_API_KEY", "key")
+    programs: list[Any] = []
+    monkeypatch.setattr(anyio, "run", programs.append)
+    namespace: dict[str, Any] = {}
+    count = 0
+    async with ChatServer(text_reply(ANSWER)) as server:
+        monkeypatch.setenv("WRITER_BASE_URL", server.url)
+        for line, source in blocks("python"):
+            count += 1
+            code = compile(
+                "\n" * (line - 1) + source,
+                str(ROOT / "README.md"),
+                "exec",
+                flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+                dont_inherit=True,
+            )
+            with anyio.fail_after(30):
+                running = eval(code, namespace)  # noqa: S307 - our own words
+                if inspect.iscoroutine(running):
+                    await running
+                while programs:
+                    await programs.pop()()
+                for name in [name for name in namespace if name.startswith("test_")]:
+                    await namespace.pop(name)()
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{ANSWER}\n[stop]\n")
+    assert printed.count(ANSWER) == 6
+    assert "\nFrom a file.\nchunk\ncontent.delta\ncontent.done\nHi\n" in printed
+    assert "Usage(prompt_tokens=" in printed
+    assert count == README.count("```python")
+
+
+def test_the_event_table_is_the_union() -> None:
+    documented = {
+        (code_in(kind)[0], code_in(cls)[0]): set(code_in(fields))
+        for kind, cls, fields, _ in table(section("Events"))
+    }
+    actual = {}
+    for event in EVENTS:
+        properties = [name for name, _ in inspect.getmembers(event, is_property)]
+        carried = {*event.__struct_fields__, *properties} - COMMON
+        actual[event.type, event.__name__] = carried
+        assert ("choice_index" in event.__struct_fields__) == (event.type != "chunk")
+    assert documented == actual
+
+
+def is_property(value: object) -> bool:
+    return isinstance(value, property)
+
+
+def test_the_error_table_is_all_there_are() -> None:
+    documented = [code_in(name)[0] for name, _ in table(section("Errors"))]
+    actual = [
+        name
+        for name, value in vars(anyio_writer).items()
+        if isinstance(value, type) and issubclass(value, WriterError)
+    ]
+    assert sorted(documented) == sorted(actual)
+
+
+def test_the_error_table_says_which_status_is_which_class() -> None:
+    for name, when in table(section("Errors")):
+        if status := re.match(r"(\d{3})\b", when):
+            cls = anyio_writer.errors.status_error_class(int(status[1]))
+            assert cls.__name__ == code_in(name)[0]
+
+
+def test_the_time_limits_are_the_defaults() -> None:
+    documented = {code_in(name)[0]: default for name, default, _ in table(section("Settings"))}
+    actual = {name: f"{value:g}" if value else "None" for name, value in fields_of(Timeouts())}
+    assert documented == actual
+    assert f"{StreamSettings().end_grace:g} seconds of silence (`end_grace`)" in README
+
+
+def fields_of(struct: msgspec.Struct) -> Iterator[tuple[str, Any]]:
+    for name in struct.__struct_fields__:
+        yield name, getattr(struct, name)
+
+
+def test_every_way_to_the_result_is_there() -> None:
+    named = " ".join(name for name, _ in table(section("The result")))
+    for name in re.findall(r"(?:stream|`)\.(\w+)", named):
+        assert hasattr(anyio_writer.ChatCompletionStream, name), name
+
+
+@pytest.mark.parametrize("name", ["demo-command", "test-command"])
+def test_the_commands_are_marked(name: str) -> None:
+    assert README.count(f"\n<!-- {name} -->\n```sh\n") == 1
+    command = README.partition(f"<!-- {name} -->\n```sh\n")[2].partition("\n```\n")[0]
+    assert "\n" not in command
+    assert command.startswith("python3 -m venv .venv && ")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (document.parent / target).exists(), target
+
+
+def test_what_it_says_of_the_sdk_s_names() -> None:
+    for name in ("get_final_completion", "until_done", "current_completion_snapshot", "close"):
+        assert hasattr(anyio_writer.AsyncChatCompletionStream, name)
+        assert hasattr(AsyncChatCompletionStream, name)
+    assert writerai.DEFAULT_MAX_RETRIES == 7
+    for name in [name for name in dir(writerai) if name.endswith("Error")]:
+        missing = name in ("LengthFinishReasonError", "ContentFilterFinishReasonError")
+        assert hasattr(anyio_writer, name) is not missing
+
+
+async def test_what_it_says_of_max_tokens() -> None:
+    """All else that it says of the SDK is shown in tests/comparison."""
+    async with ChatServer(text_reply(finish_reason="length")) as server:
+        for module, raised in ((writerai, True), (anyio_writer, False)):
+            async with (
+                module.AsyncWriter(api_key="key", base_url=server.url) as client,
+                client.chat.stream(
+                    model="m", messages=[{"role": "user", "content": "Hello"}]
+                ) as stream,
+            ):
+                with pytest.raises(writerai.LengthFinishReasonError) if raised else nullcontext():
+                    await stream.get_final_completion()
+            completion = stream.current_completion_snapshot
+            assert completion.choices[0].finish_reason == "length"
+
+
+# The map in docs/architecture.md.
+
+ARCHITECTURE: Final = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+PACKAGE: Final = ROOT / "anyio_writer"
+ORDER: Final = ("errors", "protocol", "config", "params", "streaming", "client", "cli")
+
+
+def test_the_map_names_every_module() -> None:
+    tree = ARCHITECTURE.partition("\n## The map\n")[2].split("```")[1]
+    named: set[str] = set()
+    folder = ""
+    for indent, name in re.findall(r"^( +)([\w/.]+) ", tree, re.MULTILINE):
+        folder = folder if len(indent) > 2 else ""
+        named.add(folder + name)
+        if name.endswith("/"):
+            folder = name
+    actual = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")} - {
+        "protocol/__init__.py",
+        "streaming/__init__.py",
+    }
+    whole = ("testing/", "cli/")
+    assert {name for name in actual if not name.startswith(whole)} == {
+        name for name in named if not name.endswith("/")
+    }
+    assert named >= {*whole, "protocol/", "streaming/"}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """The names of the package that a module imports at run time."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body.clear()
+    parents = path.relative_to(PACKAGE.parent).parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            base = parents[: len(parents) - node.level + 1] if node.level else ()
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            for name in names:
+                yield ".".join([*base, name])
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("part", [*ORDER, "testing"])
+def test_imports_go_one_way(part: str) -> None:
+    paths = [path for path in PACKAGE.rglob("*.py") if part_of(path) == part]
+    before = {*ORDER[: ORDER.index(part)]} if part in ORDER else set()
+    allowed = {part, "_version", *before}
+    if part == "cli":
+        allowed |= {"testing", "__version__"}
+    outside = {name.partition(".")[0] for path in paths for name in imports_of(path)}
+    inside = {
+        name.split(".")[1]
+        for path in paths
+        for name in imports_of(path)
+        if name.startswith("anyio_writer.")
+    }
+    assert paths
+    assert inside <= allowed
+    if part == "protocol":
+        assert not outside & {"anyio", "asyncio", "trio", "httpx", "httpx2", "time", "socket"}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_what_is_not_imported() -> None:
+    code = "import sys, anyio_writer; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(anyio_writer.__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "anyio_writer" in loaded
+    for module in ("trio", "h11", "httpx2", "anyio_writer.testing", "anyio_writer.cli"):
+        assert module not in loaded
