@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypedDict
 from urllib.parse import urlsplit
 
@@ -188,20 +188,30 @@ def resolve_endpoint(
 
 def resolve(given: Mapping[str, Any]) -> tuple[Endpoint, StreamSettings]:
     """Sort out the keyword arguments of ``Configuration``."""
+    _check_names(given, SETTINGS)
     reading = {name: value for name, value in given.items() if name in _READING}
     rest = {name: value for name, value in given.items() if name not in _READING}
-    if unknown := sorted(set(rest).difference(SETTINGS)):
-        raise ConfigurationError(
-            f"There is no setting {', '.join(unknown)}; there are {', '.join(sorted(SETTINGS))}."
-        )
     return resolve_endpoint(**rest), StreamSettings(**reading)
+
+
+def resolve_reading(given: Mapping[str, Any]) -> StreamSettings:
+    """Sort out the keyword arguments of ``ReadingConfiguration``."""
+    _check_names(given, _READING)
+    return StreamSettings(**given)
+
+
+def _check_names(given: Iterable[str], known: frozenset[str]) -> None:
+    if unknown := sorted(set(given).difference(known)):
+        raise ConfigurationError(
+            f"There is no setting {', '.join(unknown)}; there are {', '.join(sorted(known))}."
+        )
 
 
 def check_headers(what: str, headers: object, error: type[WriterError]) -> dict[str, str | None]:
     """Headers that HTTP can carry, else ``error``, which shows no value: it may be a secret."""
-    given: Any = {} if headers is None else headers
-    if not isinstance(given, Mapping):
-        raise error(f"{what} must be a mapping, not {type(given).__name__}.")
+    if headers is not None and not isinstance(headers, Mapping):
+        raise error(f"{what} must be a mapping, not {type(headers).__name__}.")
+    given: Mapping[Any, Any] = headers or {}  # pyright: ignore[reportUnknownVariableType]
     for name, value in given.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise error(f"{what} holds {name!r}, which cannot be the name of an HTTP header.")

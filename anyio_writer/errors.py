@@ -9,7 +9,7 @@ All of them can be copied and pickled: everything but the message is a keyword a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import httpx
@@ -73,8 +73,6 @@ class APIError(WriterError):
 
 class APIStatusError(APIError):
     """The server answered with a status that is not 2xx."""
-
-    retryable: ClassVar[bool] = False
 
 
 class BadRequestError(APIStatusError):

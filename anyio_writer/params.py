@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import (
     Annotated,
@@ -300,12 +300,15 @@ def _unknown(name: str) -> str:
 
 def _check_query(query: Mapping[str, Any]) -> None:
     for name, value in query.items():
-        several: tuple[Any, ...] = tuple(value) if isinstance(value, list | tuple) else (value,)
-        if not all(each is None or isinstance(each, str | int | float) for each in several):
+        if not all(isinstance(each, str | int | float | None) for each in _several(value)):
             raise InvalidParameterError(
                 f"extra_query[{name!r}] must be text, a number or a list of these, "
                 f"not {type(value).__name__}."
             )
+
+
+def _several(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else (value,)  # pyright: ignore[reportUnknownVariableType]
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -326,11 +329,11 @@ def _plain(value: Any, name: str) -> Any:
 _BINARY: Final = (bytes, bytearray, memoryview)
 
 
-def _is_lazy(value: object) -> bool:
+def _is_lazy(value: Any) -> bool:
     """Whether it is an iterable that has to be read out: a generator, a view, a deque."""
     if isinstance(value, (str, Mapping, list, tuple, *_BINARY)):
         return False
-    return isinstance(value, Iterable) and not hasattr(value, "model_dump")
+    return not hasattr(value, "model_dump") and isinstance(value, Iterable)
 
 
 def _message_param(item: Any) -> Any:

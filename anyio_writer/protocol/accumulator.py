@@ -34,9 +34,10 @@ NOW: Final = 2**62
 class TextLog:
     """A text that only grows. Pieces are joined when somebody reads, and joined once."""
 
-    __slots__ = ("_ends", "_fresh", "_text", "_ticks", "begun")
+    __slots__ = ("_ends", "_fresh", "_text", "_ticks", "begun", "done")
 
     def __init__(self) -> None:
+        self.done = False  # its done event is due only once
         self.begun: int | None = None  # the tick of the first piece, were it empty
         self._fresh: list[str] = []  # pieces that are not in _text yet
         self._ticks: list[int] = []  # when each piece came
@@ -71,9 +72,10 @@ class TextLog:
 class ItemLog(Generic[V]):
     """A list that only grows."""
 
-    __slots__ = ("_ends", "_items", "_ticks")
+    __slots__ = ("_ends", "_items", "_ticks", "done")
 
     def __init__(self) -> None:
+        self.done = False  # its done event is due only once
         self._items: list[V] = []
         self._ticks: list[int] = []
         self._ends: list[int] = []
@@ -134,6 +136,7 @@ class ToolCallLog:
 
     __slots__ = (
         "_malformed",
+        "_whole",
         "arguments",
         "born",
         "done",
@@ -156,24 +159,29 @@ class ToolCallLog:
         self.extent: Final = JSONExtent()
         self.done = False  # its done event is due only once
         self._malformed = False
+        self._whole = False
 
     def append(self, piece: str, tick: int) -> None:
         """Add a piece of the arguments that is not empty."""
         self.arguments.append(piece, tick)
         self.extent.feed(piece)
+        if self._whole and not piece.isspace():
+            self._whole = False
 
     def is_whole(self) -> bool:
         """Whether the arguments are one whole JSON value that says itself where it ends."""
         if not self.extent.closed or self._malformed:
             return False
-        # Asked once per value: what does not parse now never will, however it goes on.
-        self._malformed = wholeness(self.arguments.at()) is not Wholeness.WHOLE
-        return not self._malformed
+        if not self._whole:
+            # Parsed once: only white space keeps it whole, and what does not parse never will.
+            self._whole = wholeness(self.arguments.at()) is Wholeness.WHOLE
+            self._malformed = not self._whole
+        return self._whole
 
     def is_cut_off(self) -> bool:
         """Whether the arguments began and did not end."""
         text = self.arguments.at()
-        return bool(text) and wholeness(text) is Wholeness.TRUNCATED
+        return bool(text.strip()) and wholeness(text) is Wholeness.TRUNCATED
 
     def at(self, tick: int) -> ParsedFunctionToolCall:
         """The call as of a tick."""

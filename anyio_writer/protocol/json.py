@@ -7,7 +7,7 @@ from typing import Any, Final, TypeGuard
 
 import msgspec
 
-MAX_DEPTH: Final = 256
+MAX_DEPTH: Final = 500
 _SHOWN_BYTES: Final = 2048
 
 

@@ -14,7 +14,7 @@ from ..errors import (
     APIStreamError,
     StreamTruncatedError,
 )
-from .accumulator import Accumulator, ChoiceLog, ToolCallLog
+from .accumulator import Accumulator, ChoiceLog, ItemLog, TextLog, ToolCallLog
 from .chunks import (
     DEFAULT_MAX_DEPTH,
     ChatCompletionChunk,
@@ -50,6 +50,12 @@ T = TypeVar("T")
 _Events = list[ChatCompletionStreamEvent[Any]]
 
 _DONE: Final = b"[DONE]"
+_DONE_EVENTS: Final[dict[str, Callable[[int, Any], ChatCompletionStreamEvent[Any]]]] = {
+    "content": ContentDoneEvent,
+    "refusal": RefusalDoneEvent,
+    "logprobs_content": LogprobsContentDoneEvent,
+    "logprobs_refusal": LogprobsRefusalDoneEvent,
+}
 _NO_REASON: Final = frozenset({"", "null"})
 _NO_GRAPH_DATA: Final = GraphData()
 
@@ -87,7 +93,7 @@ class ChatCompletionStreamState(Generic[T]):
         self._require_finish = require_finish
         self._max_depth = max_depth
         self._accumulator = Accumulator()
-        self._finished: set[int] = set()  # the choices whose done events are out
+        self._finished: set[int] = set()  # the choices that have their finish reason
 
     # What a caller drives it with.
 
@@ -159,13 +165,17 @@ class ChatCompletionStreamState(Generic[T]):
         events: _Events = []
         if not self.complete:
             if self._require_finish or not self._accumulator.choices:
-                raise StreamTruncatedError(
-                    f"The response ended before the answer did: {self._what_is_missing()}.",
-                    completion=self.current_completion_snapshot,
-                )
+                raise self.truncated_error()
         for choice in self._sorted_choices():
-            self._finish_choice(choice, events)
+            self._add_done_events(choice, events)
         return events
+
+    def truncated_error(self) -> StreamTruncatedError:
+        """What ``finish`` raises: it says what is missing."""
+        return StreamTruncatedError(
+            f"The response ended before the answer did: {self._what_is_missing()}.",
+            completion=self.current_completion_snapshot,
+        )
 
     # What it knows.
 
@@ -219,6 +229,9 @@ class ChatCompletionStreamState(Generic[T]):
     def _handle_named(self, sse: ServerSentEvent, events: _Events | None) -> None:
         if sse.event == "error":
             raise _stream_error(sse.data)
+        if sse.data.strip() == _DONE:
+            self.done_received = True
+            return
         try:
             chunk = parse_chunk(sse.data, max_depth=self._max_depth)
         except APIResponseValidationError:
@@ -292,7 +305,8 @@ class ChatCompletionStreamState(Generic[T]):
         reason = choice.finish_reason
         if reason and reason not in _NO_REASON and log.finish_reason.value is None:
             log.finish_reason.set(reason, total.tick)
-            self._finish_choice(log, events)
+            self._finished.add(index)
+            self._add_done_events(log, events)
         elif len(log.calls) > 1:
             for call in calls:
                 # The last call to have begun may go on; the others are done when they are whole.
@@ -385,20 +399,14 @@ class ChatCompletionStreamState(Generic[T]):
 
     # What is done.
 
-    def _finish_choice(self, log: ChoiceLog, events: _Events | None) -> None:
-        if log.index in self._finished:
-            return
-        self._finished.add(log.index)
-        if events is not None:
-            index = log.index
-            if log.content:
-                events.append(ContentDoneEvent(index, log.content.at()))
-            if log.refusal:
-                events.append(RefusalDoneEvent(index, log.refusal.at()))
-            if log.logprobs_content:
-                events.append(LogprobsContentDoneEvent(index, log.logprobs_content.at()))
-            if log.logprobs_refusal:
-                events.append(LogprobsRefusalDoneEvent(index, log.logprobs_refusal.at()))
+    def _add_done_events(self, log: ChoiceLog, events: _Events | None) -> None:
+        """What is due when nothing more is expected: one event for each thing that has begun."""
+        for name, make_event in _DONE_EVENTS.items():
+            thing: TextLog | ItemLog[Any] = getattr(log, name)
+            if thing and not thing.done:
+                thing.done = True
+                if events is not None:
+                    events.append(make_event(log.index, thing.at()))
         for call in sorted(log.calls, key=lambda call: call.index):
             if not call.done and not call.is_cut_off():
                 self._call_done(log, call, events)

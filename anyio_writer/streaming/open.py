@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Mapping
 from typing import Any, Unpack
 
-from ..config import Configuration, Endpoint, ReadingConfiguration, StreamSettings, resolve
+from ..config import (
+    Configuration,
+    Endpoint,
+    ReadingConfiguration,
+    StreamSettings,
+    resolve,
+    resolve_reading,
+)
 from ..errors import ConfigurationError
 from ..params import ChatRequest, ResponseFormat, build_body
 from .connection import Gate, HTTPSource, IterableSource
@@ -66,13 +73,16 @@ def chat_stream_from(
             iterables belong to whoever made them.
         n: How many choices the request asked for, if known.
         reading: How it is read, see ``StreamSettings``.
+
+    Raises:
+        ConfigurationError: A setting is wrong or unknown.
     """
     given: object = source
     if not isinstance(given, AsyncIterable):
         raise ConfigurationError(
             f"source must be an asynchronous iterable of bytes, not {type(source).__name__}."
         )
-    return ChatCompletionStream(IterableSource(source), StreamSettings(**reading), n=n)
+    return ChatCompletionStream(IterableSource(source), resolve_reading(reading), n=n)
 
 
 def make_stream(

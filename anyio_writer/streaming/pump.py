@@ -162,14 +162,12 @@ class Pump:
         # Some servers close right behind the last line. What is not whole was cut off.
         if (tail := self._decoder.pending()) is not None and _is_whole(tail):
             self._take([tail])
-        try:
-            events = self._state.finish()
-        except StreamTruncatedError as exc:
-            if broken is None:
-                raise
+        if broken is not None and not self._state.complete:
             if not isinstance(broken, StreamTruncatedError):
                 raise broken from broken.__cause__
-            raise exc from broken.__cause__
+            # What is missing of the answer says more than that the connection was cut.
+            raise self._state.truncated_error() from broken.__cause__
+        events = self._state.finish()
         if not self._events:
             self._recipients = self._fanout.recipients
         self._events += events

@@ -29,6 +29,7 @@ from ..errors import (
     WriterError,
     WrongTaskError,
 )
+from ..protocol.chunks import Usage
 from ..protocol.completion import ParsedChatCompletion
 from ..protocol.events import EVENT_TYPES, ChatCompletionStreamEvent, ContentDeltaEvent
 from ..protocol.state import ChatCompletionStreamState
@@ -104,6 +105,9 @@ class ChatCompletionStream(Generic[T]):
         scope.tasks.start_soon(self._run, scope, name="anyio_writer stream")
         try:
             await scope.opened.wait()
+            if isinstance(self._error, StreamClosedError):
+                # Perhaps only because both tasks are being cancelled; then that comes out.
+                await checkpoint()
         except BaseException as exc:
             scope.deadlines.scope.cancel()
             await scope.leave(exc)
@@ -119,7 +123,7 @@ class ChatCompletionStream(Generic[T]):
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> bool | None:
         scope = self._entered()
         if anyio.get_current_task().id != scope.host_id:
             self._stop(scope)
@@ -306,7 +310,7 @@ class ChatCompletionStream(Generic[T]):
         return self._state.current_completion_snapshot
 
     @property
-    def usage(self) -> Any:
+    def usage(self) -> Usage | None:
         """The token counts, or None while they are unknown."""
         return self.current_completion_snapshot.usage
 

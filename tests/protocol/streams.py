@@ -302,6 +302,7 @@ class ModelChoice:
     refusal_logprobs: list[str] = field(default_factory=list)
     calls: dict[int, Expected] = field(default_factory=dict)  # by the order of beginning
     done: set[int] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)  # what else is done
     reason: str | None = None
 
     def snapshot(self) -> Expected:
@@ -353,7 +354,32 @@ class Model:
         events = [event for entry in entries for event in self.take_entry(entry)]
         return [{"type": "chunk", "snapshot": self.completion()}, *events]
 
-    def take_entry(self, entry: Entry) -> list[Expected]:  # noqa: PLR0912 - in order of events
+    def finish(self) -> list[Expected]:
+        """The events that are due when nothing more comes."""
+        events: list[Expected] = []
+        for index in sorted(self.choices):
+
+            def tell(kind: str, index: int = index, **rest: Any) -> None:
+                events.append(copy.deepcopy({"type": kind, "choice_index": index, **rest}))
+
+            self.all_done(self.choices[index], tell)
+        return events
+
+    def all_done(self, choice: ModelChoice, tell: Any) -> None:
+        for kind, whole in (
+            ("content.done", choice.content),
+            ("refusal.done", choice.refusal),
+            ("logprobs.content.done", choice.logprobs),
+            ("logprobs.refusal.done", choice.refusal_logprobs),
+        ):
+            if whole and kind not in choice.told:
+                choice.told.add(kind)
+                tell(kind, whole=whole)
+        for number in sorted(choice.calls, key=lambda number: choice.calls[number]["index"]):
+            if not is_cut_off(choice.calls[number]["arguments"]):
+                self.call_done(choice, number, tell)
+
+    def take_entry(self, entry: Entry) -> list[Expected]:
         index = entry.choice
         choice = self.choices.setdefault(index, ModelChoice(index))
         events: list[Expected] = []
@@ -379,18 +405,7 @@ class Model:
                 tell(f"logprobs.{kind}.delta", tokens=tokens, snapshot=list(so_far))
         if entry.reason not in {None, "", "null"} and choice.reason is None:
             choice.reason = entry.reason
-            if choice.content:
-                tell("content.done", whole=choice.content)
-            if choice.refusal:
-                tell("refusal.done", whole=choice.refusal)
-            if choice.logprobs:
-                tell("logprobs.content.done", whole=choice.logprobs)
-            if choice.refusal_logprobs:
-                tell("logprobs.refusal.done", whole=choice.refusal_logprobs)
-            by_index = sorted(choice.calls, key=lambda number: choice.calls[number]["index"])
-            for number in by_index:
-                if not is_cut_off(choice.calls[number]["arguments"]):
-                    self.call_done(choice, number, tell)
+            self.all_done(choice, tell)
         else:
             for number in touched:
                 last = max(choice.calls)

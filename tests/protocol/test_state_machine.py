@@ -18,6 +18,7 @@ from anyio_writer.protocol import (
     ServerSentEvent,
     Source,
     WebSearchData,
+    accumulator,
     parse_chunk,
 )
 from tests.protocol.described import completion, described
@@ -43,6 +44,9 @@ def test_every_event_and_the_completion(script: Script) -> None:
     assert state.chunk_count == len(script.chunks)
     assert state.all_finished
     assert state.complete
+    late = [described(event) for event in state.finish()]
+    assert late == model.finish()
+    seen += late
     assert state.finish() == []
     assert completion(state.get_final_completion()) == model.completion()
 
@@ -241,11 +245,46 @@ def test_text_that_is_no_unicode_can_be_handed_in() -> None:
     assert re.fullmatch("a\ufffd+b", content)
 
 
-def test_a_late_call_is_kept() -> None:
+def test_a_late_call_is_done_when_the_stream_is() -> None:
     outcome = run(frames(said("a"), STOP, called(piece(0, id="i", name="f", arguments="{}"))))
     assert outcome.error is None
     assert outcome.calls == [("i", "f", "{}")]
-    assert outcome.types()[-1] == "tool_calls.function.arguments.delta"
+    assert outcome.types()[-2:] == [
+        "tool_calls.function.arguments.delta",
+        "tool_calls.function.arguments.done",
+    ]
+
+
+def test_text_that_begins_late_is_done_when_the_stream_is_and_other_text_only_once() -> None:
+    late = run(frames(chunk(reason="stop"), said("a")))
+    assert late.types()[-2:] == ["content.delta", "content.done"]
+    on = run(frames(said("a"), STOP, said("b")))
+    assert on.types().count("content.done") == 1
+
+
+def test_white_space_is_no_arguments_cut_off() -> None:
+    outcome = run(frames(called(piece(0, id="i", name="f", arguments=" ")), STOP))
+    assert outcome.types()[-1] == "tool_calls.function.arguments.done"
+
+
+def test_white_space_behind_whole_arguments_does_not_cost_a_new_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = 0
+    original = accumulator.wholeness
+
+    def counting(text: str) -> Any:
+        nonlocal looks
+        looks += 1
+        return original(text)
+
+    monkeypatch.setattr(accumulator, "wholeness", counting)
+    pieces = [called(piece(0, name="f", arguments="{}"))]
+    pieces += [called(piece(0, name="f", arguments="")) for _ in range(100)]
+    pieces += [called(piece(0, arguments=" ")) for _ in range(100)]
+    outcome = run(frames(*pieces, STOP))
+    assert [call[2].strip() for call in outcome.calls] == ["{}"]
+    assert looks < 10
 
 
 # Arguments.

@@ -13,6 +13,7 @@ from anyio_writer import (
     APIResponseValidationError,
     APIStreamError,
     AsyncWriter,
+    ConfigurationError,
     Limits,
     ResponseTooLargeError,
     StreamClosedError,
@@ -443,3 +444,15 @@ async def test_stalling_over_http_is_ended_by_leaving() -> None:
             await server.wait_disconnect()
     with pytest.raises(StreamClosedError):
         await stream.get_final_completion()
+
+
+async def test_a_reset_is_no_end_for_servers_that_never_finish() -> None:
+    with pytest.raises(APIConnectionError, match="reset"):
+        await read(chunk("a"), httpx.ReadError("reset"), require_finish=False)
+
+
+async def test_a_wrong_setting_of_a_recording_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="tiemouts"):
+        chat_stream_from(Body(), tiemouts=1)  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match="asynchronous iterable"):
+        chat_stream_from([b"data: x"])  # type: ignore[arg-type]

@@ -171,6 +171,10 @@ async def test_no_consumer_that_leaves_stalls_or_shortens_the_others() -> None:
         await anext(consumer)
         raise ValueError
 
+    async def read_on(consumer: Any) -> None:
+        async for _ in consumer:
+            await anyio.sleep_forever()
+
     async def leave(stream: ChatCompletionStream[Any]) -> None:
         async with stream.subscribe(max_buffer=2) as closed:
             await anext(closed)
@@ -178,11 +182,10 @@ async def test_no_consumer_that_leaves_stalls_or_shortens_the_others() -> None:
         await anext(dropped)
         del dropped
         stream.subscribe(max_buffer=2)  # never even kept
-        with anyio.CancelScope() as scope:
-            cancelled = stream.subscribe(max_buffer=2)
-            await anext(cancelled)
-            scope.cancel()
-            await anext(cancelled)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read_on, stream.subscribe(max_buffer=2))
+            await wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
         with pytest.raises(ValueError):
             await fail(stream.subscribe(max_buffer=2))
         gc.collect()
