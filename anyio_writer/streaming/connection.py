@@ -73,6 +73,10 @@ class ByteSource(Protocol):
         """The exception of ours that stands for one that came out of ``read``."""
         ...
 
+    def redact(self, said: Any) -> Any:
+        """What a server said, without what must not be repeated."""
+        ...
+
     async def aclose(self) -> None:
         """Let go of everything. The caller shields and bounds this."""
         ...
@@ -119,6 +123,10 @@ class IterableSource:
         if is_transport_error(exc):
             return translate(exc)
         return APIConnectionError(f"The source of the stream failed: {exc!r}.")
+
+    def redact(self, said: Any) -> Any:
+        """No secret is known here."""
+        return said
 
     async def aclose(self) -> None:
         """Close the source, if it is a generator."""
@@ -261,11 +269,11 @@ class HTTPSource:
                         data += piece
             except APIConnectionError:
                 pass  # the status says enough
-        said = self._without_key(parse_json(data[: self._limits.max_error_bytes])) or None
+        said = self.redact(parse_json(data[: self._limits.max_error_bytes])) or None
         status = response.status_code
         message = f"Error code: {status} - {said}" if said else f"Error code: {status}"
         if response.has_redirect_location:
-            target = self._without_key(response.headers["location"])
+            target = self.redact(response.headers["location"])
             message += f" (a redirect to {target}, which is not followed)"
         return status_error_class(status)(
             message,
@@ -275,8 +283,8 @@ class HTTPSource:
             request_id=request_id_of(response),
         )
 
-    def _without_key(self, said: Any) -> Any:
-        """Some servers repeat the key in their refusal of it."""
+    def redact(self, said: Any) -> Any:
+        """Take the key out: some servers repeat it in their refusal of it."""
         key = self._endpoint.api_key
         return _without(key, said) if len(key) >= _SHORTEST_SECRET else said
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractContextManager, suppress
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
@@ -28,6 +30,12 @@ _MOST_AT_ONCE: Final = 1024
 
 _FAIR_SHARE: Final = 64
 """How many buffered events one task takes before all others get a turn."""
+
+_SOON: Final = 0.1
+"""After how many seconds of waiting for a consumer one looks whether it is garbage."""
+
+_COLLECTING_SHARE: Final = 0.01
+"""How much of its time a process may spend on such looks."""
 
 _logger: Final = logging.getLogger("anyio_writer")
 
@@ -386,11 +394,17 @@ class Fanout:
                     inbox.put(part)
 
     async def _wait_for_room(self, inbox: Inbox, count: int) -> None:
-        if not inbox.was_named:
-            with anyio.move_on_after(self._slow_consumer_time) as scope:
+        if inbox.was_named:
+            return await inbox.wait_for_room(count)
+        left, patience = self._slow_consumer_time, _SOON
+        while left > 0:
+            with anyio.move_on_after(min(patience, left)) as scope:
                 await inbox.wait_for_room(count)
             if not scope.cancelled_caught:
-                return
+                return None
+            _collect_garbage()
+            left, patience = left - patience, patience * 2
+        if inbox.is_open:
             inbox.was_named = True
             _logger.warning(
                 "A consumer has held its stream back for %s s: it was made at %s and has %d "
@@ -399,13 +413,29 @@ class Fanout:
                 inbox.place,
                 inbox.max_buffer,
             )
-        await inbox.wait_for_room(count)
+        return await inbox.wait_for_room(count)
 
     def end(self) -> None:
         """No more events: consumers take what is buffered and then meet the stream's end."""
         self._is_ended = True
         for inbox in self.recipients:
             inbox.end()
+
+
+def _collect_garbage() -> None:
+    """Find consumers that nobody can read any more.
+
+    A task that was cancelled or has failed can leave its consumer in a reference cycle. While all
+    wait for that consumer, nothing may happen that would set the collector off.
+    """
+    global _next_collection  # noqa: PLW0603 - it is the process that pays
+    if (begun := monotonic()) >= _next_collection:
+        gc.collect()
+        done = monotonic()
+        _next_collection = done + (done - begun) / _COLLECTING_SHARE
+
+
+_next_collection = 0.0
 
 
 class _Sorter:

@@ -389,6 +389,9 @@ class ChatCompletionStream(Generic[T]):
         self._is_ended = True
         self._error = error
         if isinstance(error, APIError):
+            error.message = self._source.redact(error.message)
+            error.args = (error.message,)
+            error.body = self._source.redact(error.body)
             error.request = error.request or self._source.request
             error.response = error.response or self._source.response
             error.request_id = error.request_id or self.request_id

@@ -26,7 +26,14 @@ from anyio_writer import (
     open_chat_stream,
 )
 from anyio_writer.config import resolve_endpoint
-from anyio_writer.testing import ChatServer, RecordedRequest, Reply, error_reply, text_reply
+from anyio_writer.testing import (
+    ChatServer,
+    RecordedRequest,
+    Reply,
+    error_frame,
+    error_reply,
+    text_reply,
+)
 from tests.opening.opening_helpers import HANGS, KEY, MESSAGES, mock_client, stream_to
 
 REQUEST: dict[str, Any] = {"model": "m", "messages": MESSAGES}
@@ -323,3 +330,23 @@ async def test_pickling_an_error_is_the_callers_own_decision() -> None:
                 pass
     again: WriterError = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
     assert KEY not in everything_shown(again)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        error_frame("openai", f"bad key {KEY}"),
+        error_frame("string", f"bad key {KEY}"),
+        b"data: nonsense " + KEY.encode() + b"\n\n",
+        b'{"error": {"message": "bad key ' + KEY.encode() + b'"}}',
+        b"bad key " + KEY.encode(),
+    ],
+)
+async def test_errors_inside_a_200_do_not_show_it_either(body: bytes) -> None:
+    async with ChatServer(Reply(body=[body])) as server:
+        with pytest.raises(APIError) as caught:
+            async with open_chat_stream(api_key=KEY, base_url=server.url, **REQUEST) as stream:
+                await stream.until_done()
+    shown = "".join(traceback.format_exception(caught.value, chain=False))
+    assert "the API key" in shown + repr(caught.value.body)
+    assert KEY not in shown + repr(caught.value.body) + repr(caught.value.args)

@@ -166,7 +166,11 @@ async def test_fail_tells_only_the_one_that_lags() -> None:
         await stream.until_done()
 
 
-async def test_no_consumer_that_leaves_stalls_or_shortens_the_others() -> None:
+async def test_no_consumer_that_leaves_stalls_or_shortens_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("anyio_writer.streaming.fanout._next_collection", 0.0)
+
     async def fail(consumer: Any) -> None:
         await anext(consumer)
         raise ValueError
@@ -175,6 +179,12 @@ async def test_no_consumer_that_leaves_stalls_or_shortens_the_others() -> None:
         async for _ in consumer:
             await anyio.sleep_forever()
 
+    async def cancel_one(stream: ChatCompletionStream[Any]) -> None:
+        async with anyio.create_task_group() as tasks:  # which remembers its tasks
+            tasks.start_soon(read_on, stream.subscribe(max_buffer=2))
+            await wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+
     async def leave(stream: ChatCompletionStream[Any]) -> None:
         async with stream.subscribe(max_buffer=2) as closed:
             await anext(closed)
@@ -182,13 +192,9 @@ async def test_no_consumer_that_leaves_stalls_or_shortens_the_others() -> None:
         await anext(dropped)
         del dropped
         stream.subscribe(max_buffer=2)  # never even kept
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(read_on, stream.subscribe(max_buffer=2))
-            await wait_all_tasks_blocked()
-            tasks.cancel_scope.cancel()
+        await cancel_one(stream)
         with pytest.raises(ValueError):
             await fail(stream.subscribe(max_buffer=2))
-        gc.collect()
 
     got: list[Any] = []
     async with chat_stream_from(Body(*SCRIPT)) as stream:
