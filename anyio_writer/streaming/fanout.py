@@ -34,7 +34,7 @@ _FAIR_SHARE: Final = 64
 _SOON: Final = 0.1
 """After how many seconds of waiting for a consumer one looks whether it is garbage."""
 
-_COLLECTING_SHARE: Final = 0.01
+_COLLECTING_SHARE: Final = 0.05
 """How much of its time a process may spend on such looks."""
 
 _logger: Final = logging.getLogger("anyio_writer")
