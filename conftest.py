@@ -18,7 +18,9 @@ sys.path.append(str(ROOT))
 
 # Where sockets, tasks and generators live. A full collection after every single
 # test of the pure parts would cost more than those tests do.
-COLLECT_AFTER: Final = (ROOT / "tests/streaming", ROOT / "tests/interop")
+COLLECT_AFTER: Final = tuple(
+    ROOT / folder for folder in ("tests/streaming", "tests/lifetimes", "tests/interop")
+)
 
 # The tests run beside other programs, so one slow example proves nothing. Where CI
 # is set, hypothesis's own "ci" profile makes runs repeatable.
