@@ -53,9 +53,9 @@ class Feeder(Protocol):
 class Inbox:
     """The channel to one consumer, bounded in events.
 
-    Batches travel through a memory object channel. Nobody waits inside its ``receive()``: what is
-    handed to a waiting task is lost if that task is cancelled before it runs. Waiting is for
-    ``ready``, and taking is without a wait.
+    Waiting is for ``ready``, and taking is without a wait, so that no cancellation can lose a
+    batch that was handed over. That, and that a consumer may be dropped unclosed, is why it is
+    not one of anyio's memory object streams; see docs/architecture.md, "Consumers".
     """
 
     def __init__(
@@ -67,8 +67,7 @@ class Inbox:
         place: str = "",
         left: Callable[[Inbox], None],
     ) -> None:
-        # A batch holds at least one event, so the channel itself never fills up.
-        self._send, self._receive = anyio.create_memory_object_stream[Batch](max_buffer)
+        self._batches: deque[Batch] = deque()  # bounded by the number of events in it
         self.types: Final = types
         self.max_buffer: Final = max_buffer
         self.on_full: Final = on_full
@@ -85,15 +84,9 @@ class Inbox:
         """How many events the consumer will never see."""
         self.was_named = False
         """Whether the log has named it as the one that holds the stream back."""
-        self._front: Batch = []  # what is left of a batch whose oldest events were dropped
-        self._waiting = 0  # events in the channel and in front of it
+        self._waiting = 0  # events in them
         self._ready = anyio.Event()
         self._room = anyio.Event()
-
-    def __del__(self) -> None:
-        # A consumer may be dropped unread; anyio would complain of the channel's ends.
-        self._send.close()
-        self._receive.close()
 
     # The stream's side.
 
@@ -125,17 +118,18 @@ class Inbox:
                 self.end()
                 return
             self._drop(surplus)
-        self._send.send_nowait(batch)
+        self._batches.append(batch)
         self._waiting += len(batch)
         self._ready.set()
 
     def _drop(self, count: int) -> None:
+        """Drop the oldest events."""
         self.dropped += count
+        self._waiting -= count
         while count:
-            oldest = self._take()
+            oldest = self._batches.popleft()
             if len(oldest) > count:
-                self._front = oldest[count:]
-                self._waiting += len(self._front)
+                self._batches.appendleft(oldest[count:])
             count -= min(count, len(oldest))
 
     async def wait_for_room(self, count: int) -> None:
@@ -147,7 +141,6 @@ class Inbox:
     def end(self) -> None:
         """Nothing more will come; what is in the channel can still be taken."""
         self.is_ended = True
-        self._send.close()
         self._ready.set()
 
     # The consumer's side.
@@ -159,14 +152,9 @@ class Inbox:
 
     def take(self) -> Batch:
         """The oldest batch; only when there is one."""
-        batch = self._take()
-        self._room.set()
-        return batch
-
-    def _take(self) -> Batch:
-        batch = self._front or self._receive.receive_nowait()
-        self._front = []
+        batch = self._batches.popleft()
         self._waiting -= len(batch)
+        self._room.set()
         return batch
 
     async def wait_ready(self) -> None:
@@ -182,9 +170,7 @@ class Inbox:
         self.is_open = False
         self._left(self)  # tells the fanout
         self._waiting = 0
-        self._front = []
-        self._send.close()
-        self._receive.close()
+        self._batches.clear()
         self._ready.set()
         self._room.set()
 
@@ -340,6 +326,8 @@ class Fanout:
     def __init__(self, slow_consumer_time: float) -> None:
         self.recipients: tuple[Inbox, ...] = ()
         """Who is to get what is read next. Those who join later find it in their snapshot."""
+        self.was_left = False
+        """Whether a consumer has left before the end."""
         self._is_ended = False
         self._slow_consumer_time = slow_consumer_time
 
@@ -352,6 +340,7 @@ class Fanout:
 
     def remove(self, inbox: Inbox) -> None:
         """It has left."""
+        self.was_left = self.was_left or not self._is_ended
         self.recipients = tuple(other for other in self.recipients if other is not inbox)
 
     @property

@@ -127,6 +127,8 @@ class ChatCompletionStream(Generic[T]):
         scope = self._entered()
         if anyio.get_current_task().id != scope.host_id:
             self._stop(scope)
+            with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
+                await scope.finished.wait()
             raise WrongTaskError(
                 "A stream must be left by the task that entered it: its 'async with' was entered "
                 "in another one. The stream was closed. To end it from elsewhere, await close()."
@@ -145,8 +147,8 @@ class ChatCompletionStream(Generic[T]):
         self._stop(scope)
         swallowed = await scope.leave(exc)
         if exc is None and self._error is not None and not self._error_was_told:
-            own_choice = self._own is not None or isinstance(self._error, StreamClosedError)
-            if not own_choice:
+            left_by_choice = self._own is not None or self._fanout.was_left
+            if not left_by_choice and not isinstance(self._error, StreamClosedError):
                 self.raise_end()
         return swallowed
 

@@ -1,0 +1,118 @@
+"""Ways to look at what a client leaves behind, and at how busy an event loop is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+import sniffio
+import trio
+from anyio.lowlevel import checkpoint
+
+from anyio_writer import AsyncWriter
+from anyio_writer.testing import ChatServer
+
+HANGS = 20
+"""Seconds: a net under a hang, never what a test shows."""
+
+
+def new_seed() -> int:
+    """Another one each time, for a test to name when it fails; in CI always the same."""
+    return 0 if os.environ.get("CI") else seeded(None).randrange(2**32)
+
+
+def seeded(seed: int | None) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - no secret
+
+
+def pools_of(client: Any) -> list[Any]:
+    """The connection pools of httpx or httpx2 below a client."""
+    transport = client._transport
+    return [each._pool for each in getattr(transport, "_pools", [transport])]
+
+
+def busy_slots(client: Any) -> list[Any]:
+    """The connections and requests that hold slots of the client's pools."""
+    busy: list[Any] = []
+    for pool in pools_of(client):
+        busy += pool._requests
+        busy += [each for each in pool.connections if not each.is_idle()]
+    return busy
+
+
+def open_connections(server: ChatServer) -> int:
+    return sum(not connection.closed for connection in server.connections)
+
+
+def tasks_of_clients() -> set[str]:
+    """The names of all tasks but the calling one and those of scripted servers."""
+    return {
+        str(task.name)
+        for task in anyio.get_running_tasks()
+        if task.id != anyio.get_current_task().id
+        and "anyio_writer.testing" not in str(task.name)
+        and "<init>" not in str(task.name)
+        and "TrioToken" not in str(task.name)
+    }
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Let others run until something is true: for what a server is about to notice."""
+    with anyio.fail_after(HANGS):
+        while not true():
+            await checkpoint()
+
+
+async def nothing_is_left(writer: AsyncWriter, server: ChatServer, tasks: set[str]) -> None:
+    """No task, no busy slot, no token of the gate, no socket but the idle ones."""
+    assert tasks_of_clients() <= tasks
+    if writer._client is None:
+        return
+    assert not busy_slots(writer._client)
+    assert writer._gate is not None
+    assert writer._gate.borrowed_tokens == 0
+    idle = sum(len(pool.connections) for pool in pools_of(writer._client))
+    await until(lambda: open_connections(server) <= idle)
+
+
+class LoopCounter:
+    """Counts how often the event loop has been round."""
+
+    def __init__(self) -> None:
+        self.rounds = 0
+
+
+@contextmanager
+def counted_rounds() -> Generator[LoopCounter]:
+    """Count the rounds of asyncio's or trio's loop while the block runs."""
+    counter = LoopCounter()
+    if sniffio.current_async_library() == "trio":
+
+        class Rounds(trio.abc.Instrument):
+            def before_io_wait(self, timeout: float) -> None:
+                counter.rounds += 1
+
+        instrument = Rounds()
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            yield counter
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+        return
+    loop: Any = asyncio.get_running_loop()
+    original = loop._run_once
+
+    def counted() -> None:
+        counter.rounds += 1
+        original()
+
+    loop._run_once = counted
+    try:
+        yield counter
+    finally:
+        loop._run_once = original
