@@ -70,7 +70,8 @@ class SSEDecoder:
         self._after_cr = False
         self._at_start = True  # a BOM may still come, or be incomplete
         self._between = False  # nothing is pending: the next byte begins a block
-        self._error: ResponseTooLargeError | None = None
+        self.error: ResponseTooLargeError | None = None
+        """What the next call of ``feed`` will raise."""
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:  # noqa: C901 - the hot path
         """Take the next bytes of the body and return the events they complete.
@@ -115,7 +116,7 @@ class SSEDecoder:
                 self._line_bytes += len(rest)
                 self._check_size(self._line_bytes, "a line")
         except ResponseTooLargeError as exc:
-            self._error = exc
+            self.error = exc
             self._between = False
             if not events:
                 raise
@@ -135,8 +136,8 @@ class SSEDecoder:
 
     def raise_pending_error(self) -> None:
         """Raise what the next ``feed`` would, without waiting for more bytes."""
-        if self._error is not None:
-            raise copy.copy(self._error)
+        if self.error is not None:
+            raise copy.copy(self.error)
 
     def pending(self) -> ServerSentEvent | None:
         """The unfinished last block as if its blank line had come, or None if it has no data.

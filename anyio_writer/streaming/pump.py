@@ -51,27 +51,30 @@ class Pump:
         self._events: list[ChatCompletionStreamEvent[Any]] = []  # not handed on yet
         self._recipients: tuple[Inbox, ...] = ()
         self._budget = 0  # how many events all recipients have room for
+        self._turns = 0  # reads without a wait
         self._chunk_count = 0  # at the last look
         self._last_chunk = 0.0  # when it came
         self._has_content = False
 
-    async def run(self, deadlines: Deadlines) -> None:
+    async def run(self, deadlines: Deadlines) -> None:  # noqa: C901 - the hot path: a turn a chunk
         """Read until the answer is complete.
 
         Raises:
             APIError: It is not, or cannot be understood; what came before is handed on.
         """
         self._deadlines = deadlines
+        source, state, decoder = self._source, self._state, self._decoder
         broken: Exception | None = None
         head: bytes | None = b""  # until it is clear that this is an event stream
         try:
-            while not self._state.done_received:
-                if len(self._events) > self._budget:
-                    await self._hand_on()
+            while not state.done_received:
+                self._turns += 1
+                if len(self._events) > self._budget or self._turns > _SLICE:
+                    await self._pause()
                 try:
-                    data = await notice_wait(self._source.read(), self._before_wait)
+                    data = await notice_wait(source.read(), self._before_wait)
                 except Exception as exc:  # noqa: BLE001 - an HTTP library's are many
-                    broken = self._source.translate(exc)
+                    broken = source.translate(exc)
                     if broken is not exc:
                         broken.__cause__ = exc
                     break
@@ -80,12 +83,13 @@ class Pump:
                 self.bytes_received += len(data)
                 if head is not None:
                     head = await self._look_at(head + data)
-                events = self._decoder.feed(data)
+                events = decoder.feed(data)
                 if len(events) <= _SLICE:
                     self._take(events)
                 else:
                     await self._take_slowly(events)
-                self._decoder.raise_pending_error()
+                if decoder.error is not None:
+                    decoder.raise_pending_error()
             if head and not is_event_stream(head, whole=True):
                 raise _not_a_stream(head)
             self._finish(broken)
@@ -107,6 +111,7 @@ class Pump:
 
     def _before_wait(self) -> None:
         """The body has nothing more for now."""
+        self._turns = 0
         if self._events:
             self._fanout.put_nowait(self._events, self._recipients)
             self._events = []
@@ -149,8 +154,13 @@ class Pump:
         """One piece of the body may hold thousands of events: others get a turn in between."""
         for start in range(0, len(source), _SLICE):
             self._take(source[start : start + _SLICE])
-            await self._hand_on()
-            await checkpoint()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Hand on what there is, and let all other tasks have a turn."""
+        self._turns = 0
+        await self._hand_on()
+        await checkpoint()
 
     async def _hand_on(self) -> None:
         self.is_waiting = False

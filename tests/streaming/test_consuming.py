@@ -186,6 +186,34 @@ async def test_buffered_events_do_not_keep_others_from_running() -> None:
     assert turns >= 5
 
 
+@pytest.mark.parametrize("iterate", [False, True])
+async def test_a_source_that_never_waits_does_not_keep_others_from_running(
+    iterate: bool,
+) -> None:
+    async def rushed() -> AsyncIterator[bytes]:
+        for _ in range(2000):
+            yield chunk("x")
+        yield chunk(None, "stop")
+
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with anyio.create_task_group() as tasks, chat_stream_from(rushed()) as stream:
+        tasks.start_soon(count)
+        if iterate:
+            async for _ in stream.batches():
+                pass
+        else:
+            await stream.until_done()
+        tasks.cancel_scope.cancel()
+    assert turns > 10
+
+
 async def test_two_tasks_share_the_events_and_lose_none() -> None:
     pieces = [str(i) for i in range(300)]
     script = [chunk(piece) for piece in pieces]
