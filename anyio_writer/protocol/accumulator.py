@@ -14,7 +14,15 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from .chunks import ChoiceLogprobs, GraphData, LLMData, LogprobToken, TranslationData, WebSearchData
+from .chunks import (
+    ChoiceLogprobs,
+    GraphData,
+    LLMData,
+    LogprobToken,
+    TranslationData,
+    Usage,
+    WebSearchData,
+)
 from .completion import (
     ParsedChatCompletion,
     ParsedChatCompletionChoice,
@@ -267,7 +275,7 @@ class Accumulator:
         self.model: LatestLog[str] = LatestLog()
         self.service_tier: LatestLog[str] = LatestLog()
         self.system_fingerprint: LatestLog[str] = LatestLog()
-        self.usage: LatestLog[Any] = LatestLog()
+        self.usage: LatestLog[Usage] = LatestLog()
         self.choices: Final[dict[int, ChoiceLog]] = {}
 
     def completion(self, tick: int = NOW) -> ParsedChatCompletion[Any]:

@@ -24,6 +24,7 @@ from .chunks import (
     ContentBlock,
     GraphData,
     ToolCallDelta,
+    Usage,
     parse_chunk,
 )
 from .completion import ParsedChatCompletion
@@ -198,6 +199,11 @@ class ChatCompletionStreamState(Generic[T]):
         return bool(self._finished) or any(
             choice.has_content for choice in self._accumulator.choices.values()
         )
+
+    @property
+    def usage(self) -> Usage | None:
+        """The last token counts that came, or None."""
+        return self._accumulator.usage.value
 
     @property
     def current_completion_snapshot(self) -> ParsedChatCompletion[T]:

@@ -42,6 +42,8 @@ class Pump:
         self.bytes_received = 0
         self.is_waiting = False
         """Whether the next piece of the body is being waited for."""
+        self.has_lost_events = False
+        """Whether it was stopped with events in hand."""
         self._source = source
         self._state = state
         self._fanout = fanout
@@ -56,7 +58,7 @@ class Pump:
         self._last_chunk = 0.0  # when it came
         self._has_content = False
 
-    async def run(self, deadlines: Deadlines) -> None:  # noqa: C901 - the hot path: a turn a chunk
+    async def run(self, deadlines: Deadlines) -> None:  # noqa: C901, PLR0912 - the hot path: a turn a chunk
         """Read until the answer is complete.
 
         Raises:
@@ -96,8 +98,10 @@ class Pump:
         finally:
             self.is_waiting = False
             # The good events first, then the error. Not when cancelled: nobody is to wait then.
-            if self._events and not deadlines.scope.cancel_called:
+            if not deadlines.scope.cancel_called:
                 await self._hand_on()
+            elif self._events:
+                self.has_lost_events = True
 
     async def drain(self, deadlines: Deadlines) -> None:
         """Read the little that is left, so that the connection can be used again."""
@@ -164,9 +168,9 @@ class Pump:
 
     async def _hand_on(self) -> None:
         self.is_waiting = False
-        events, self._events = self._events, []
-        if events:
-            await self._fanout.put(events, self._recipients, self._deadlines.consumer)
+        if self._events:
+            await self._fanout.put(self._events, self._recipients, self._deadlines.consumer)
+            self._events = []
 
     def _finish(self, broken: Exception | None) -> None:
         # Some servers close right behind the last line. What is not whole was cut off.

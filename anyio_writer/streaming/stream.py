@@ -133,19 +133,16 @@ class ChatCompletionStream(Generic[T]):
                 "A stream must be left by the task that entered it: its 'async with' was entered "
                 "in another one. The stream was closed. To end it from elsewhere, await close()."
             )
+        interrupted: BaseException | None = None
         if exc is None:
             try:
                 await scope.wait_for_children()
-            except BaseException as cancelled:
-                exc = cancelled
-                self._stop(scope)
-                if await scope.leave(exc):
-                    return True
-                raise
-        elif scope.has_children:
-            scope.tasks.cancel_scope.cancel()
+            except BaseException as other:  # noqa: BLE001 - raised again below
+                exc = interrupted = other
         self._stop(scope)
         swallowed = await scope.leave(exc)
+        if interrupted is not None and not swallowed:
+            raise interrupted
         if exc is None and self._error is not None and not self._error_was_told:
             left_by_choice = self._own is not None or self._fanout.was_left
             if not left_by_choice and not isinstance(self._error, StreamClosedError):
@@ -314,7 +311,7 @@ class ChatCompletionStream(Generic[T]):
     @property
     def usage(self) -> Usage | None:
         """The token counts, or None while they are unknown."""
-        return self.current_completion_snapshot.usage
+        return self._state.usage
 
     @property
     def response(self) -> httpx.Response | None:
@@ -380,7 +377,7 @@ class ChatCompletionStream(Generic[T]):
             scope.finished.set()
 
     def _closed_error(self) -> StreamClosedError | None:
-        if self._state.complete:
+        if self._state.complete and not self._pump.has_lost_events:
             return None
         return StreamClosedError("The stream was closed before its answer was complete.")
 
@@ -422,11 +419,6 @@ class _Scope:
         self._children = 0
         self._no_children = anyio.Event()
 
-    @property
-    def has_children(self) -> bool:
-        """Whether tasks of the caller's run in the task group."""
-        return self._children > 0
-
     def start_child(
         self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], name: object
     ) -> None:
@@ -450,7 +442,7 @@ class _Scope:
             await self._no_children.wait()
 
     async def leave(self, exc: BaseException | None) -> bool:
-        """Wait for all tasks and leave the task group.
+        """Wait for all tasks and leave the task group; an exception cancels the caller's tasks.
 
         The block's exception never meets the task group, which would wrap it: it goes on by
         itself. The exceptions are a cancellation that the task group itself caused, because one
@@ -465,6 +457,8 @@ class _Scope:
         self.is_left = True
         cancelled = anyio.get_cancelled_exc_class()
         own = isinstance(exc, cancelled) and self.tasks.cancel_scope.cancel_called
+        if exc is not None and self._children:
+            self.tasks.cancel_scope.cancel()
         try:
             if own and exc is not None:
                 return bool(await self.tasks.__aexit__(type(exc), exc, exc.__traceback__))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -176,4 +177,29 @@ async def test_tasks_are_cancelled_when_the_waiting_block_is() -> None:
             tasks.start_soon(run)
             await wait_all_tasks_blocked()
             scope.cancel()
+    assert cancelled == [True]
+
+
+async def test_a_native_cancellation_while_waiting_for_tasks(anyio_backend_name: str) -> None:
+    """Only asyncio has such; it reaches no scope, so the block has to pass it on."""
+    if anyio_backend_name != "asyncio":
+        return
+    cancelled: list[bool] = []
+
+    async def wait() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            cancelled.append(True)
+
+    async def run() -> None:
+        async with chat_stream_from(Body(chunk("a"), STALL)) as stream:
+            stream.start_soon(wait)
+
+    task = asyncio.create_task(run())
+    await wait_all_tasks_blocked()
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=5)
+    assert done == {task}
+    assert task.cancelled()
     assert cancelled == [True]

@@ -369,3 +369,15 @@ async def test_everyone_wakes_when_the_stream_ends() -> None:
             gate.set()
             await wait_all_tasks_blocked()
             assert sorted(outcomes) == ["consumer 0", "consumer 1", "consumer 2", "final"]
+
+
+async def test_what_was_not_handed_on_is_no_quiet_end() -> None:
+    """The answer is complete, but not all of it has got to this consumer."""
+    async with chat_stream_from(Body(b"".join(SCRIPT))) as stream:
+        slow = stream.subscribe(max_buffer=2)
+        await anext(slow)
+        await wait_all_tasks_blocked()
+    rest: list[Any] = []
+    with pytest.raises(StreamClosedError):
+        await collect(slow, rest)
+    assert len(rest) < len(SCRIPT)
