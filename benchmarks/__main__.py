@@ -1,0 +1,126 @@
+"""``python -m benchmarks``: measure, or turn what was measured into tables and a chart."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from anyio_writer import __version__
+
+from .clients import CLIENTS
+from .processes import Processes, import_time
+from .report import update_document, write_chart, write_tables
+from .scenarios import ALL, SCENARIOS, Mode, Scenario
+
+_DOCS: Final = Path(__file__).parent.parent / "docs"
+_PACKAGES: Final = (
+    *("writer-sdk", "openai", "httpx-sse", "httpx", "httpx2", "httpcore", "h11", "anyio", "trio"),
+    *("uvloop", "msgspec", "pydantic"),
+)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--quick", action="store_true", help="about 3 minutes instead of 20")
+    sizes.add_argument("--smoke", action="store_true", help="only whether everything runs")
+    parser.add_argument("--only", nargs="+", choices=SCENARIOS, metavar="SCENARIO", default=[])
+    parser.add_argument("--clients", nargs="+", choices=CLIENTS, metavar="CLIENT", default=[])
+    parser.add_argument("--backends", nargs="+", choices=ALL, metavar="BACKEND", default=[])
+    parser.add_argument("--rounds", type=int, help="instead of each scenario's own number")
+    parser.add_argument("--json", type=Path, help="where the results go")
+    parser.add_argument("--report", type=Path, help="measure nothing: write these results up")
+    parser.add_argument("--document", type=Path, default=_DOCS / "performance.md")
+    parser.add_argument("--chart", type=Path, default=_DOCS / "performance.svg")
+    return parser.parse_args()
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on, and nothing that names the machine."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "versions": {"anyio-writer": __version__} | {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _processor() -> str:
+    found = Path("/proc/cpuinfo")
+    lines = found.read_text().splitlines() if found.exists() else []
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor())
+
+
+def measure(
+    processes: Processes, name: str, scenario: Scenario, mode: Mode, asked: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Every case on every backend: round after round, in each round everybody once."""
+    results = []
+    wanted = [each for each in scenario.entrants if each[0] in (asked.clients or CLIENTS)]
+    backends = [each for each in scenario.backends if each in (asked.backends or ALL)]
+    run = _runner(processes, scenario, mode)
+    for case, arguments in scenario.cases[mode].items():
+        entrants = [each for each in wanted if (each[0], case) not in scenario.too_slow]
+        for backend in backends:
+            if run == processes.run:
+                processes.prepare([client for client, _ in entrants], backend)
+            rounds: list[list[Any]] = [[] for _ in entrants]
+            for _ in range(asked.rounds or scenario.rounds[mode]):
+                for (client, way), samples in zip(entrants, rounds, strict=True):
+                    task = {"measure": scenario.measure, "way": way, "arguments": arguments}
+                    samples.append(run(client, backend, task))
+            what = {"scenario": name, "case": case, "backend": backend}
+            results += [
+                {**what, "client": client, "way": way, "rounds": samples}
+                for (client, way), samples in zip(entrants, rounds, strict=True)
+            ]
+    return results
+
+
+def _runner(processes: Processes, scenario: Scenario, mode: Mode) -> Any:
+    if scenario.measure == "import":
+        return lambda client, _backend, _task: import_time(CLIENTS[client].module)
+    return processes.run_fresh if scenario.fresh and mode != "smoke" else processes.run
+
+
+def main() -> int:
+    asked = parse()
+    if asked.report:
+        found = json.loads(asked.report.read_text())
+        update_document(asked.document, found)
+        write_chart(asked.chart, found)
+        return 0
+    mode: Mode = "smoke" if asked.smoke else "quick" if asked.quick else "full"
+    found = {"mode": mode, "machine": machine(), "results": []}
+    with Processes() as processes:
+        for name in asked.only or SCENARIOS:
+            begin = time.monotonic()
+            results = measure(processes, name, SCENARIOS[name], mode, asked)
+            found["results"] += results
+            print(write_tables(name, results))
+            print(f"({time.monotonic() - begin:.0f} s)\n", flush=True)
+            if asked.json:
+                asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    wrong = [
+        (row["scenario"], row["case"], row["backend"], row["client"], row["way"], sample["error"])
+        for row in found["results"]
+        for sample in row["rounds"]
+        if "error" in sample
+    ]
+    for each in wrong:
+        print("FAILED:", *each, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""Who takes part: how each opens a stream, and the ways to read one.
+
+Every way reads one stream to its end and gives each piece of the answer to ``take``. A client is
+imported only in the process where it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import anyio
+import sniffio
+
+Take: TypeAlias = Callable[[Any], None]
+Way: TypeAlias = Callable[[Any, str, Take], Awaitable[None]]
+Opening: TypeAlias = Callable[[str], AbstractAsyncContextManager[Any]]
+
+MESSAGES: Final = [{"role": "user", "content": "Why is the sky blue?"}]
+TIMEOUT: Final = 600.0
+"""Seconds; for everyone the same order of magnitude, so that everyone has timers to keep."""
+EXTRA_CONSUMERS: Final = 7
+_ARGUMENTS: Final = "tool_calls.function.arguments.delta"
+
+
+def _httpx_client(module: str = "httpx") -> Any:
+    httpx: Any = importlib.import_module(module)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx.AsyncClient(timeout=TIMEOUT, limits=limits)
+
+
+def _question(model: str) -> dict[str, Any]:
+    return {"model": model, "messages": MESSAGES}
+
+
+# The clients with events: ours, and two whose helpers have the same names.
+
+
+@asynccontextmanager
+async def open_ours(url: str) -> AsyncIterator[Any]:
+    from anyio_writer import AsyncWriter, Timeouts
+
+    timeouts = Timeouts(connect=TIMEOUT)
+    async with AsyncWriter(api_key="key", base_url=url, timeouts=timeouts) as writer:
+        yield lambda model: writer.chat.stream(**_question(model))
+
+
+@asynccontextmanager
+async def open_ours_httpx2(url: str) -> AsyncIterator[Any]:
+    from anyio_writer import AsyncWriter, Timeouts
+
+    timeouts = Timeouts(connect=TIMEOUT)
+    async with (
+        _httpx_client("httpx2") as client,
+        AsyncWriter(client=client, api_key="key", base_url=url, timeouts=timeouts) as writer,
+    ):
+        yield lambda model: writer.chat.stream(**_question(model))
+
+
+@asynccontextmanager
+async def open_writer_sdk(url: str) -> AsyncIterator[Any]:
+    from writerai import AsyncWriter
+
+    async with AsyncWriter(api_key="key", base_url=url, timeout=TIMEOUT, max_retries=0) as writer:
+        yield lambda model: writer.chat.stream(**_question(model))
+
+
+@asynccontextmanager
+async def open_openai(url: str) -> AsyncIterator[Any]:
+    from openai import AsyncOpenAI
+
+    async with AsyncOpenAI(api_key="key", base_url=url, timeout=TIMEOUT, max_retries=0) as client:
+        yield lambda model: client.chat.completions.stream(**_question(model))
+
+
+async def follow(events: Any, take: Take) -> None:
+    async for event in events:
+        if event.type == "content.delta":
+            take(event.delta)
+        elif event.type == _ARGUMENTS and event.arguments_delta:
+            take(event.arguments_delta)
+
+
+async def follow_batches(batches: Any, take: Take) -> None:
+    async for batch in batches:
+        for event in batch:
+            if event.type == "content.delta":
+                take(event.delta)
+            elif event.type == _ARGUMENTS and event.arguments_delta:
+                take(event.arguments_delta)
+
+
+async def iterate(ask: Any, model: str, take: Take) -> None:
+    async with ask(model) as stream:
+        await follow(stream, take)
+
+
+async def batches(ask: Any, model: str, take: Take) -> None:
+    async with ask(model) as stream:
+        await follow_batches(stream.batches(), take)
+
+
+async def final(ask: Any, model: str, take: Take) -> None:
+    async with ask(model) as stream:
+        take(await stream.get_final_completion())
+
+
+async def shared(ask: Any, model: str, take: Take) -> None:
+    async with ask(model) as stream:
+        for _ in range(EXTRA_CONSUMERS):
+            stream.start_soon(follow, stream.subscribe(), take)
+        await follow(stream, take)
+
+
+async def shared_batches(ask: Any, model: str, take: Take) -> None:
+    async with ask(model) as stream:
+        for _ in range(EXTRA_CONSUMERS):
+            stream.start_soon(follow_batches, stream.subscribe().batches(), take)
+        await follow_batches(stream.batches(), take)
+
+
+async def shared_by_hand(ask: Any, model: str, take: Take) -> None:
+    """What one writes where there is no subscribe(): a channel for each consumer."""
+    async with anyio.create_task_group() as tasks, ask(model) as stream:
+        channels = []
+        for _ in range(EXTRA_CONSUMERS):
+            send, receive = anyio.create_memory_object_stream[Any](1024)
+            channels.append(send)
+            tasks.start_soon(follow, receive, take)
+
+        async def events() -> AsyncGenerator[Any]:
+            async for event in stream:
+                for channel in channels:
+                    await channel.send(event)
+                yield event
+
+        await follow(events(), take)
+        for channel in channels:
+            channel.close()
+
+
+# By hand: httpx, httpx-sse for the framing, json for the chunks, and nothing added up.
+
+
+@asynccontextmanager
+async def open_httpx(url: str) -> AsyncIterator[Any]:
+    async with _httpx_client() as client:
+        yield client, url
+
+
+async def httpx_sse(session: Any, model: str, take: Take) -> None:
+    from httpx_sse import aconnect_sse
+
+    client, url = session
+    async with aconnect_sse(client, "POST", url, json=_question(model)) as source:
+        async for event in source.aiter_sse():
+            for choice in json.loads(event.data)["choices"]:
+                delta = choice["delta"]
+                if content := delta["content"]:
+                    take(content)
+                for call in delta["tool_calls"] or ():
+                    if arguments := call["function"].get("arguments"):
+                        take(arguments)
+
+
+# The floors: the same bytes, unread.
+
+
+async def body(session: Any, model: str, take: Take) -> None:
+    client, url = session
+    async with client.stream("POST", url, json=_question(model)) as response:
+        async for data in response.aiter_bytes():
+            take(data)
+
+
+@asynccontextmanager
+async def open_socket(url: str) -> AsyncIterator[Any]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    yield host, int(port)
+
+
+async def wire(address: Any, model: str, take: Take) -> None:
+    content = json.dumps(_question(model)).encode()
+    request = (
+        b"POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
+    ) % (len(content), content)
+    on_trio = sniffio.current_async_library() == "trio"
+    await (_wire_trio if on_trio else _wire_asyncio)(address, request, take)
+
+
+async def _wire_asyncio(address: Any, request: bytes, take: Take) -> None:
+    import asyncio
+
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        writer.write(request)
+        while data := await reader.read(65536):
+            take(data)
+    finally:
+        writer.close()
+
+
+async def _wire_trio(address: Any, request: bytes, take: Take) -> None:
+    import trio
+
+    async with await trio.open_tcp_stream(*address) as stream:
+        await stream.send_all(request)
+        while data := await stream.receive_some(65536):
+            take(data)
+
+
+@dataclass(frozen=True)
+class Client:
+    """One participant."""
+
+    about: str
+    open: Opening
+    ways: dict[str, Way]
+    module: str
+    """What an import costs is measured with this one."""
+    unit: str = "pieces"
+    """What ``take`` gets: pieces of the answer, bytes of the body, bytes on the wire."""
+
+
+_OURS: Final[dict[str, Way]] = {
+    "iterate": iterate,
+    "batches": batches,
+    "final": final,
+    "shared": shared,
+    "shared, batches": shared_batches,
+}
+_SDK: Final[dict[str, Way]] = {"iterate": iterate, "final": final, "shared": shared_by_hand}
+
+CLIENTS: Final = {
+    "anyio-writer": Client("`AsyncWriter().chat.stream`", open_ours, _OURS, "anyio_writer"),
+    "anyio-writer, httpx2": Client(
+        "the same with `client=httpx2.AsyncClient()`", open_ours_httpx2, _OURS, "anyio_writer"
+    ),
+    "writer-sdk": Client("`AsyncWriter().chat.stream`", open_writer_sdk, _SDK, "writerai"),
+    "openai": Client(
+        "`AsyncOpenAI().chat.completions.stream`, on its default httpx2",
+        open_openai,
+        _SDK,
+        "openai",
+    ),
+    "httpx-sse": Client(
+        "`aconnect_sse`, `json.loads`; nothing added up",
+        open_httpx,
+        {"iterate": httpx_sse},
+        "httpx_sse",
+    ),
+    "httpx": Client(
+        "`response.aiter_bytes()`, nothing parsed", open_httpx, {"iterate": body}, "httpx", "bytes"
+    ),
+    "socket": Client(
+        "`asyncio.StreamReader.read` or `trio.SocketStream.receive_some`, not even HTTP",
+        open_socket,
+        {"iterate": wire},
+        "socket",
+        "wire",
+    ),
+}

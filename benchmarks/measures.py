@@ -1,0 +1,292 @@
+"""What is measured, in the client's own process. Each function returns named numbers."""
+
+from __future__ import annotations
+
+import codecs
+import gc
+import itertools
+import math
+import os
+import re
+import resource
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, Final, NamedTuple
+
+import anyio
+
+from .bodies import FEWEST, HEAD_START, STAMP, Plan, amounts, payloads
+from .clients import CLIENTS, EXTRA_CONSUMERS, Client
+
+Numbers = dict[str, float]
+
+_STAMPS: Final = re.compile(rb'"delta":\{"content":"(\d{%d})"' % len(STAMP))
+_WARM_UP: Final = Plan(chunks=50)
+_SHORTEST: Final = Plan(chunks=FEWEST)
+_SHORT_ONES: Final = 10
+_SETTLE: Final = 0.3  # seconds of quiet before memory is looked at
+_READ: Final = 65536
+_runs: Final = itertools.count()
+
+
+class Clocks(NamedTuple):
+    """The time of day, and what the process has used: all of its threads, and the kernel."""
+
+    wall: float
+    cpu: float
+    user: float
+    system: float
+
+    @classmethod
+    def now(cls) -> Clocks:
+        """Read all of them."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return cls(time.perf_counter(), time.process_time(), used.ru_utime, used.ru_stime)
+
+    def until(self, end: Clocks, chunks: int) -> Numbers:
+        """Microseconds per chunk."""
+        spent = [(b - a) / chunks * 1e6 for a, b in zip(self, end, strict=True)]
+        return {f"{name}_us": value for name, value in zip(self._fields, spent, strict=True)}
+
+
+class Meter:
+    """Counts what comes, and reads the clocks when all streams have begun and when all is there."""
+
+    def __init__(self, plan: Plan, unit: str, *, copies: int = 1, latency: bool = False) -> None:
+        first, total = amounts(plan, unit)
+        self.count = 0
+        self.expected = total * plan.streams * copies
+        self.marks: list[Clocks] = []
+        self.begun = anyio.Event()
+        self.latencies: list[int] = []
+        self.take: Callable[[Any], None] = self._pieces if unit == "pieces" else self._bytes
+        if latency:
+            self.take = self._stamped_pieces if unit == "pieces" else self._stamped_bytes
+        self._next = first * plan.streams
+
+    def _mark(self) -> None:
+        self.marks.append(Clocks.now())
+        self.begun.set()
+        self._next = self.expected if self.count < self.expected else math.inf
+
+    def _pieces(self, _piece: object) -> None:
+        self.count += 1
+        if self.count >= self._next:
+            self._mark()
+
+    def _bytes(self, data: bytes) -> None:
+        self.count += len(data)
+        if self.count >= self._next:
+            self._mark()
+
+    def _stamped_pieces(self, piece: str) -> None:
+        self.latencies.append(time.monotonic_ns() - int(piece))
+        self._pieces(piece)
+
+    def _stamped_bytes(self, data: bytes) -> None:
+        now = time.monotonic_ns()
+        self.latencies.extend(now - int(stamp) for stamp in _STAMPS.findall(data))
+        self._bytes(data)
+
+
+def _ignore(_piece: object) -> None: ...
+
+
+def _settle() -> Clocks:
+    gc.collect()
+    return Clocks.now()
+
+
+def _checked(meter: Meter, way: str) -> None:
+    expected = 1 if way == "final" else meter.expected
+    if meter.count != expected:
+        raise ValueError(f"{meter.count} came instead of {expected}")
+
+
+def fast(url: str, client: Client, way: str, shape: str, chunks: int) -> Any:
+    """One stream, as fast as it comes: per chunk of the whole stream, and of its length alone."""
+    read = client.ways[way]
+    copies = EXTRA_CONSUMERS + 1 if way.startswith("shared") else 1
+
+    async def run() -> Numbers:
+        plan = Plan(shape, chunks)
+        async with client.open(url) as session:
+            for each in (_WARM_UP, _WARM_UP, _SHORTEST, plan._replace(chunks=FEWEST)):
+                await read(session, each.model(), _ignore)
+            begin = _settle()
+            for _ in range(_SHORT_ONES):
+                await read(session, _SHORTEST.model(), _ignore)
+            short = begin.until(Clocks.now(), _SHORT_ONES)
+            meter = Meter(plan, client.unit, copies=copies)
+            begin = _settle()
+            await read(session, plan.model(), meter.take)
+            numbers = begin.until(Clocks.now(), chunks)
+        _checked(meter, way)
+        beyond = (numbers["cpu_us"] * chunks - short["cpu_us"]) / max(1, chunks - FEWEST)
+        return {**numbers, "cpu_beyond_us": beyond, "short_stream_us": short["cpu_us"]}
+
+    return run
+
+
+def paced(
+    url: str,
+    client: Client,
+    way: str,
+    *,
+    streams: int,
+    rate: float,
+    chunks: int,
+    shape: str = "text",
+) -> Any:
+    """Many streams at a steady rate: from when all are open to when all is there."""
+    read = client.ways[way]
+
+    async def run() -> Numbers:
+        plan = Plan(shape, chunks, rate, streams, run=_run_number())
+        meter = Meter(plan, client.unit, latency=shape == "stamped")
+        async with client.open(url) as session, anyio.create_task_group() as tasks:
+            await read(session, _WARM_UP.model(), _ignore)
+            gc.collect()
+            for _ in range(streams):
+                tasks.start_soon(read, session, plan.model(), meter.take)
+        _checked(meter, way)
+        begin, end = meter.marks
+        numbers = begin.until(end, streams * (chunks - FEWEST))
+        numbers["late"] = (end.wall - begin.wall - HEAD_START) / ((chunks - FEWEST) / rate)
+        if found := meter.latencies[streams:]:  # the first ones came while others were opened
+            numbers["latency_p50_us"] = median(found) / 1e3
+            numbers["latency_p99_us"] = quantiles(found, n=100)[-1] / 1e3
+        return numbers
+
+    return run
+
+
+def idle(url: str, client: Client, way: str, streams: int, settle: float = _SETTLE) -> Any:
+    """The memory of streams that are open and have sent one token."""
+    read = client.ways[way]
+
+    async def run() -> Numbers:
+        # They wait for one more, which never comes.
+        plan = Plan("text", 20, 1.0, streams + 1, run=_run_number())
+        meter = Meter(plan._replace(streams=streams), client.unit)
+        async with client.open(url) as session, anyio.create_task_group() as tasks:
+            for _ in range(5):
+                await read(session, _WARM_UP.model(), _ignore)
+            before = await _memory(settle)
+            for _ in range(streams):
+                tasks.start_soon(read, session, plan.model(), meter.take)
+            await meter.begun.wait()
+            after = await _memory(settle)
+            tasks.cancel_scope.cancel()
+        return {"kib": (after - before) / streams}
+
+    return run
+
+
+def one_after_another(
+    url: str, client: Client, way: str, streams: int, settle: float = _SETTLE
+) -> Any:
+    """Whether memory stays where it was, after the first tenth, over many short streams."""
+    read = client.ways[way]
+
+    async def run() -> Numbers:
+        plan = _SHORTEST
+        async with client.open(url) as session:
+            for _ in range(streams // 10):
+                await read(session, plan.model(), _ignore)
+            before = await _memory(settle)
+            begin = Clocks.now()
+            for _ in range(streams - streams // 10):
+                await read(session, plan.model(), _ignore)
+            numbers = begin.until(Clocks.now(), streams - streams // 10)
+            growth = await _memory(settle) - before
+        return {"growth_kib": growth, "cpu_us": numbers["cpu_us"]}
+
+    return run
+
+
+async def _memory(settle: float) -> float:
+    gc.collect()
+    await anyio.sleep(settle)
+    return _resident_kib()
+
+
+def _resident_kib() -> float:
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize() / 1024
+    return float(subprocess.check_output(["/bin/ps", "-o", "rss=", "-p", str(os.getpid())]))
+
+
+def _run_number() -> int:
+    return next(_runs) + os.getpid() * 10_000
+
+
+# The decoders alone.
+
+
+def _decode_ours(pieces: Iterable[bytes]) -> int:
+    from anyio_writer import SSEDecoder
+
+    decoder = SSEDecoder()
+    return sum(len(decoder.feed(piece)) for piece in pieces)
+
+
+def _decode_httpx_sse(pieces: Iterable[bytes]) -> int:
+    """As ``aiter_sse`` does it: bytes to text, text to lines, lines to events."""
+    from httpx_sse._decoders import SSEDecoder, SSELineDecoder
+
+    text = codecs.getincrementaldecoder("utf-8")()
+    lines, decoder = SSELineDecoder(), SSEDecoder()
+    return sum(
+        decoder.decode(line.rstrip("\n")) is not None
+        for piece in pieces
+        for line in lines.decode(text.decode(piece))
+    )
+
+
+_DECODERS: Final = {"anyio-writer": _decode_ours, "httpx-sse": _decode_httpx_sse}
+
+
+def _cut(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def decoder(name: str, stream: str, size: int, cut: int) -> Any:
+    """An SSE decoder without I/O: per event of a typical stream, or one event of ``size`` bytes."""
+
+    async def run() -> Numbers:
+        if stream == "one event":
+            events = [b"data: %b\n\n" % (b"x" * size)]
+        else:
+            events = payloads("text", size)
+        pieces = _cut(b"".join(events), cut) if cut else events
+        decode = _DECODERS[name]
+        decode(pieces[:10])
+        begin = _settle()
+        count = decode(pieces)
+        numbers = begin.until(Clocks.now(), len(events))
+        if count != len(events):
+            raise ValueError(f"{count} events came instead of {len(events)}")
+        return numbers
+
+    return run
+
+
+def measure(url: str, client: str, task: dict[str, Any]) -> Any:
+    """The coroutine function for a task: what is measured, the way, and its arguments."""
+    kind, way, arguments = task["measure"], task["way"], task["arguments"]
+    if kind == "decoder":
+        return decoder(client, **arguments)
+    return _MEASURES[kind](url, CLIENTS[client], way, **arguments)
+
+
+_MEASURES: Final[dict[str, Callable[..., Any]]] = {
+    "fast": fast,
+    "paced": paced,
+    "idle": idle,
+    "one_after_another": one_after_another,
+}

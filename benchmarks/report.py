@@ -1,0 +1,194 @@
+"""What was measured, as tables of Markdown and as a chart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from .clients import CLIENTS
+from .scenarios import SCENARIOS, Scenario
+
+Row = dict[str, Any]
+
+_BASELINES: Final = ("httpx", "writer-sdk")
+_CHARTED: Final = ("one", "asyncio")
+
+
+def values(row: Row, number: str) -> list[float | None]:
+    """One number of every round; None where the client failed."""
+    return [sample.get(number) for sample in row["rounds"]]
+
+
+def least(row: Row, number: str) -> float | None:
+    return min((value for value in values(row, number) if value is not None), default=None)
+
+
+def ratio(row: Row, base: Row | None, number: str) -> float | None:
+    """The median of the ratios of what was measured one after the other, in one round."""
+    if base is None:
+        return None
+    pairs = zip(values(row, number), values(base, number), strict=True)
+    found = [mine / other for mine, other in pairs if mine and other]
+    return median(found) if found else None
+
+
+def baseline(row: Row, rows: list[Row], client: str) -> Row | None:
+    """What a row is compared with: the same way of reading if there is one."""
+    same = [
+        each
+        for each in rows
+        if each["client"] == client
+        and (each["case"], each["backend"]) == (row["case"], row["backend"])
+    ]
+    way = row["way"].removesuffix(", batches").replace("batches", "iterate")
+    return next((each for each in same if each["way"] == way), same[-1] if same else None)
+
+
+def shown(value: float | None) -> str:
+    if value is None:
+        return "-"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{digits}f}"
+
+
+def write_tables(name: str, rows: list[Row]) -> str:
+    """The table of one scenario."""
+    scenario = SCENARIOS[name]
+    rows = [row for row in rows if row["scenario"] == name]
+    heads = _heads(scenario, rows)
+    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join(_rules(heads))} |"]
+    for row in sorted(rows, key=_place(rows)):
+        cells = [*_names(row, heads), shown(least(row, scenario.number))]
+        cells += (
+            shown(ratio(row, baseline(row, rows, client), scenario.number))
+            for client in _compared(rows)
+        )
+        for number, _ in scenario.columns:
+            found = [value for value in values(row, number) if value is not None]
+            cells.append(shown(median(found) if found else None))
+        lines.append(f"| {' | '.join(cells)} |")
+    return f"**{scenario.title}**\n\n" + "\n".join(lines) + "\n"
+
+
+_HEADS: Final = {"case": "Stream", "backend": "Backend", "client": "Client", "way": "Read by"}
+
+
+def _heads(scenario: Scenario, rows: list[Row]) -> list[str]:
+    """Only what differs within the table gets a column."""
+    names = [head for key, head in _HEADS.items() if len({row[key] for row in rows}) > 1]
+    ratios = [f"to {client}" for client in _compared(rows)]
+    unit = f"{scenario.unit}, least"
+    return [*names, unit, *ratios, *(heading for _, heading in scenario.columns)]
+
+
+def _names(row: Row, heads: list[str]) -> list[str]:
+    return [row[key] for key, head in _HEADS.items() if head in heads]
+
+
+def _rules(heads: list[str]) -> Iterator[str]:
+    for head in heads:
+        yield "---" if head in _HEADS.values() else "---:"
+
+
+def _compared(rows: list[Row]) -> list[str]:
+    present = {row["client"] for row in rows}
+    return [client for client in _BASELINES if client in present]
+
+
+def _place(rows: list[Row]) -> Any:
+    """Cases and backends as they were run, clients as they stand in their table."""
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    backends = list(dict.fromkeys(row["backend"] for row in rows))
+    clients = list(CLIENTS)
+    return lambda row: (
+        cases.index(row["case"]),
+        backends.index(row["backend"]),
+        clients.index(row["client"]),
+        row["way"] != "iterate",
+    )
+
+
+def describe_machine(found: Row) -> str:
+    about = found["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    return (
+        f"{about['date']}, a {found['mode']} run: {about['processor'] or about['system']}, "
+        f"{about['cpus']} CPUs, {about['system']}, {about['python']}.\n\n{versions}.\n"
+    )
+
+
+def describe_clients() -> str:
+    rows = [f"| {name} | {client.about} |" for name, client in CLIENTS.items()]
+    return "\n".join(["| Client | What runs |", "| --- | --- |", *rows]) + "\n"
+
+
+def update_document(path: Path, found: Row) -> None:
+    """Fill what stands between ``<!-- NAME -->`` and ``<!-- end -->``."""
+    parts = {"machine": describe_machine(found), "clients": describe_clients()}
+    for name in dict.fromkeys(row["scenario"] for row in found["results"]):
+        parts[name] = write_tables(name, found["results"]).partition("\n\n")[2]
+
+    def fill(match: re.Match[str]) -> str:
+        name = match[1]
+        text = f"\n{parts[name]}\n" if name in parts else match[2]
+        return f"<!-- {name} -->\n{text}<!-- end -->"
+
+    text = path.read_text(encoding="utf-8")
+    filled = re.sub(r"<!-- (\w+) -->\n(.*?)<!-- end -->", fill, text, flags=re.DOTALL)
+    path.write_text(filled, encoding="utf-8")
+
+
+# The chart: bars, in colours that can be read on white and on black.
+
+_WIDTH, _BAR, _GAP, _LEFT, _RIGHT, _TOP = 720, 20, 8, 200, 70, 48
+_STYLE: Final = (
+    "text{font:13px system-ui,sans-serif;fill:#57606a}"
+    ".title{font-weight:600}"
+    ".bar{fill:#8c959f}.ours{fill:#1f83d6}"
+    "@media(prefers-color-scheme:dark){text{fill:#adbac7}.bar{fill:#768390}.ours{fill:#4aa3f0}}"
+)
+
+
+def write_chart(path: Path, found: Row) -> None:
+    """Microseconds per chunk, everybody on asyncio."""
+    name, backend = _CHARTED
+    number = SCENARIOS[name].number
+    rows = [
+        row for row in found["results"] if row["scenario"] == name and row["backend"] == backend
+    ]
+    bars = [
+        (f"{row['client']}, {_WAYS[row['way']]}", value, row["client"].startswith("anyio-writer"))
+        for row in sorted(rows, key=_place(rows))
+        if (value := least(row, number)) is not None
+    ]
+    if bars:
+        path.write_text(chart("CPU time per chunk of a stream, µs, asyncio", bars), "utf-8")
+
+
+_WAYS: Final = {"iterate": "one by one", "batches": "batches()", "final": "final completion"}
+
+
+def chart(title: str, bars: list[tuple[str, float, bool]]) -> str:
+    """Horizontal bars as SVG."""
+    height = _TOP + len(bars) * (_BAR + _GAP)
+    scale = (_WIDTH - _LEFT - _RIGHT) / max(value for _, value, _ in bars)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>",
+        f'<text class="title" x="0" y="20">{escape(title)}</text>',
+    ]
+    for position, (label, value, ours) in enumerate(bars):
+        y = _TOP + position * (_BAR + _GAP)
+        length = max(1, value * scale)
+        look = "ours" if ours else "bar"
+        box = f'x="{_LEFT}" y="{y}" width="{length:.1f}" height="{_BAR}" rx="2"'
+        parts += [
+            f'<text x="{_LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(label)}</text>',
+            f'<rect class="{look}" {box}/>',
+            f'<text x="{_LEFT + length + 6:.1f}" y="{y + 15}">{shown(value)}</text>',
+        ]
+    return "\n".join([*parts, "</svg>"]) + "\n"

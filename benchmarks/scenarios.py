@@ -1,0 +1,221 @@
+"""What is compared: a table. Sizes and rounds of the full run, the quick one, the smoke test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
+
+Mode: TypeAlias = Literal["full", "quick", "smoke"]
+Case: TypeAlias = dict[str, Any]
+
+ALL: Final = ("asyncio", "uvloop", "trio")
+_EVERYONE: Final = (
+    ("anyio-writer", "iterate"),
+    ("anyio-writer, httpx2", "iterate"),
+    ("writer-sdk", "iterate"),
+    ("openai", "iterate"),
+    ("httpx-sse", "iterate"),
+    ("httpx", "iterate"),
+    ("socket", "iterate"),
+)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One comparison: everybody in ``entrants``, in turns, on every backend and case."""
+
+    title: str
+    measure: str
+    number: str
+    """The number that ratios are made of."""
+    entrants: tuple[tuple[str, str], ...]
+    cases: dict[Mode, dict[str, Case]]
+    rounds: dict[Mode, int]
+    backends: tuple[str, ...] = ("asyncio",)
+    fresh: bool = False
+    """Whether every measurement needs a process that has done nothing yet."""
+    too_slow: tuple[tuple[str, str], ...] = ()
+    """Clients and cases that would take minutes."""
+    unit: str = "µs"
+    columns: tuple[tuple[str, str], ...] = field(default=())
+    """Further numbers for the report, with their headings."""
+
+
+def _paced(shape: str, *sizes: tuple[int, float, float]) -> dict[str, Case]:
+    """Streams, chunks a second for each, seconds."""
+    return {
+        f"{streams} at {rate:g}/s": {
+            "shape": shape,
+            "streams": streams,
+            "rate": rate,
+            "chunks": round(rate * seconds) + 3,
+        }
+        for streams, rate, seconds in sizes
+    }
+
+
+def _lengths(*lengths: int, shapes: tuple[str, ...] = ("text", "logprobs", "tool call")) -> Any:
+    return {
+        f"{shape}, {chunks:,}": {"shape": shape, "chunks": chunks}
+        for shape in shapes
+        for chunks in lengths
+    }
+
+
+def _decoder(large: int, typical: int) -> dict[str, Case]:
+    size = f"{large // 2**20} MiB" if large >= 2**20 else f"{large // 1024} KiB"
+    return {
+        f"one event of {size}, whole": {"stream": "one event", "size": large, "cut": large + 8},
+        f"one event of {size}, in KiBs": {"stream": "one event", "size": large, "cut": 1024},
+        f"{typical:,} chunks, one by one": {"stream": "typical", "size": typical, "cut": 0},
+        f"{typical:,} chunks, in 64 KiB": {"stream": "typical", "size": typical, "cut": 65536},
+    }
+
+
+SCENARIOS: Final[dict[str, Scenario]] = {
+    "one": Scenario(
+        "One stream from a fast server",
+        "fast",
+        "cpu_us",
+        (
+            ("anyio-writer", "batches"),
+            ("anyio-writer", "final"),
+            ("writer-sdk", "final"),
+            ("openai", "final"),
+            *_EVERYONE,
+        ),
+        {
+            "full": _lengths(2000, shapes=("text",)),
+            "quick": _lengths(2000, shapes=("text",)),
+            "smoke": _lengths(50, shapes=("text",)),
+        },
+        {"full": 9, "quick": 2, "smoke": 1},
+        ALL,
+    ),
+    "length": Scenario(
+        "Longer and longer streams",
+        "fast",
+        "cpu_beyond_us",
+        _EVERYONE,
+        {
+            "full": _lengths(500, 2000, 8000) | _lengths(100_000, shapes=("text",)),
+            "quick": _lengths(500, 2000),
+            "smoke": _lengths(20),
+        },
+        {"full": 2, "quick": 1, "smoke": 1},
+        too_slow=tuple((each, "logprobs, 8,000") for each in ("writer-sdk", "openai")),
+    ),
+    "many": Scenario(
+        "Many streams at the pace of a model",
+        "paced",
+        "cpu_us",
+        _EVERYONE,
+        {
+            "full": _paced("text", (100, 50, 2)),
+            "quick": _paced("text", (100, 50, 0.5)),
+            "smoke": _paced("text", (5, 50, 0.1)),
+        },
+        {"full": 2, "quick": 1, "smoke": 1},
+        ALL,
+        columns=(("late", "time taken / time due"),),
+    ),
+    "thousand": Scenario(
+        "A thousand streams",
+        "paced",
+        "cpu_us",
+        _EVERYONE,
+        {
+            "full": _paced("text", (1000, 10, 2)),
+            "quick": _paced("text", (100, 10, 0.5)),
+            "smoke": _paced("text", (5, 50, 0.1)),
+        },
+        {"full": 1, "quick": 1, "smoke": 1},
+        ("asyncio", "trio"),
+        columns=(("late", "time taken / time due"),),
+    ),
+    "shared": Scenario(
+        "Seven extra consumers that see every event",
+        "fast",
+        "cpu_us",
+        (
+            ("anyio-writer", "shared, batches"),
+            ("anyio-writer", "shared"),
+            ("writer-sdk", "shared"),
+            ("openai", "shared"),
+            ("httpx", "iterate"),
+        ),
+        {
+            "full": _lengths(2000, shapes=("text",)),
+            "quick": _lengths(2000, shapes=("text",)),
+            "smoke": _lengths(50, shapes=("text",)),
+        },
+        {"full": 7, "quick": 1, "smoke": 1},
+        ("asyncio", "trio"),
+    ),
+    "latency": Scenario(
+        "From the server's write of a token to its consumer",
+        "paced",
+        "latency_p50_us",
+        _EVERYONE,
+        {
+            "full": _paced("stamped", (1, 200, 2), (100, 20, 2)),
+            "quick": _paced("stamped", (1, 200, 0.5), (100, 20, 0.5)),
+            "smoke": _paced("stamped", (1, 100, 0.1)),
+        },
+        {"full": 2, "quick": 1, "smoke": 1},
+        ALL,
+        columns=(("latency_p99_us", "99th percentile, µs"),),
+    ),
+    "idle": Scenario(
+        "Memory of an open stream",
+        "idle",
+        "kib",
+        _EVERYONE,
+        {
+            "full": {"500 streams": {"streams": 500}},
+            "quick": {"500 streams": {"streams": 500}},
+            "smoke": {"5 streams": {"streams": 5, "settle": 0}},
+        },
+        {"full": 2, "quick": 1, "smoke": 1},
+        ("asyncio", "trio"),
+        fresh=True,
+        unit="KiB",
+    ),
+    "sequence": Scenario(
+        "One short stream after another",
+        "one_after_another",
+        "cpu_us",
+        tuple(each for each in _EVERYONE if each[0] not in ("httpx-sse", "socket")),
+        {
+            "full": {"10,000 streams": {"streams": 10_000}},
+            "quick": {"300 streams": {"streams": 300}},
+            "smoke": {"10 streams": {"streams": 10, "settle": 0}},
+        },
+        {"full": 1, "quick": 1, "smoke": 1},
+        fresh=True,
+        columns=(("growth_kib", "growth of the process over the last 9 tenths, KiB"),),
+    ),
+    "import": Scenario(
+        "Import",
+        "import",
+        "import_us",
+        tuple(
+            entrant for entrant in _EVERYONE if entrant[0] not in ("anyio-writer, httpx2", "socket")
+        ),
+        {mode: {"python -X importtime": {}} for mode in ("full", "quick", "smoke")},
+        {"full": 10, "quick": 3, "smoke": 1},
+        columns=(("modules", "modules"),),
+    ),
+    "decoder": Scenario(
+        "The decoder of server-sent events alone",
+        "decoder",
+        "cpu_us",
+        (("anyio-writer", "decoder"), ("httpx-sse", "decoder")),
+        {
+            "full": _decoder(8 * 2**20, 2000),
+            "quick": _decoder(8 * 2**20, 2000),
+            "smoke": _decoder(64 * 1024, 50),
+        },
+        {"full": 15, "quick": 3, "smoke": 1},
+    ),
+}
