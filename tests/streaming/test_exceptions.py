@@ -180,10 +180,9 @@ async def test_tasks_are_cancelled_when_the_waiting_block_is() -> None:
     assert cancelled == [True]
 
 
-async def test_a_native_cancellation_while_waiting_for_tasks(anyio_backend_name: str) -> None:
-    """Only asyncio has such; it reaches no scope, so the block has to pass it on."""
-    if anyio_backend_name != "asyncio":
-        return
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # only asyncio has such
+async def test_a_native_cancellation_while_waiting_for_tasks() -> None:
+    """It reaches no scope, so the block has to pass it on."""
     cancelled: list[bool] = []
 
     async def wait() -> None:

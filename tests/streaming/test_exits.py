@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -280,38 +279,6 @@ async def test_waiting_consumers_in_other_tasks_are_told_when_the_block_ends() -
             tasks.start_soon(final, stream)
             await wait_all_tasks_blocked()
     assert outcomes == ["closed"] * 3
-
-
-async def test_leaving_in_another_task_is_one_clear_error() -> None:
-    body = Body(chunk("a"), STALL)
-    stack = AsyncExitStack()
-    errors: list[BaseException] = []
-
-    async def enter(done: anyio.Event) -> None:
-        await stack.enter_async_context(chat_stream_from(body))
-        done.set()
-        with anyio.CancelScope(shield=False) as scope:
-            await leave_done.wait()
-            scope.cancel()
-
-    async def leave() -> None:
-        try:
-            await stack.aclose()
-        except WriterError as exc:
-            errors.append(exc)
-        leave_done.set()
-
-    leave_done = anyio.Event()
-    entered = anyio.Event()
-    try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(enter, entered)
-            await entered.wait()
-            tasks.start_soon(leave)
-    except BaseException as exc:
-        errors.append(exc)
-    assert isinstance(errors[0], WriterError)
-    assert "the task that entered it" in str(errors[0])
 
 
 async def test_a_failed_opening_leaves_no_task(anyio_backend_name: str) -> None:
