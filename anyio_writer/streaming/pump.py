@@ -103,6 +103,14 @@ class Pump:
             elif self._events:
                 self.has_lost_events = True
 
+    def finish_complete(self) -> None:
+        """Bring a complete answer to its end when its response does not end, without a wait."""
+        if events := self._state.finish():
+            if len(events) <= self._fanout.room:
+                self._fanout.put_nowait(events, self._fanout.recipients)
+            else:
+                self.has_lost_events = True
+
     async def drain(self, deadlines: Deadlines) -> None:
         """Read the little that is left, so that the connection can be used again."""
         left = self._settings.limits.drain_bytes

@@ -365,6 +365,8 @@ class ChatCompletionStream(Generic[T]):
                 if self._state.done_received:
                     await self._pump.drain(deadlines)
             if deadlines.scope.cancelled_caught:
+                if self._state.complete:
+                    self._pump.finish_complete()
                 self._end(scope, deadlines.error() or self._closed_error())
         except Exception as exc:  # noqa: BLE001 - whatever it is, the consumers must hear of it
             self._end(scope, exc)

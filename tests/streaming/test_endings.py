@@ -456,3 +456,23 @@ async def test_a_wrong_setting_of_a_recording_is_named() -> None:
         chat_stream_from(Body(), tiemouts=1)  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match="asynchronous iterable"):
         chat_stream_from([b"data: x"])  # type: ignore[arg-type]
+
+
+async def test_what_begins_late_is_done_also_when_the_response_never_ends() -> None:
+    body = Body(chunk(None, "stop"), chunk("late"), STALL)
+    async with chat_stream_from(body, end_grace=0.01) as stream:
+        types = [event.type async for event in stream]
+    assert types == ["chunk", "chunk", "content.delta", "content.done"]
+
+
+async def test_a_consumer_without_room_for_the_last_events_is_told() -> None:
+    body = Body(chunk(None, "stop"), chunk("late"), STALL)
+    async with chat_stream_from(body, end_grace=0.01) as stream:
+        slow = stream.subscribe(max_buffer=3)  # has room for all but the done event
+        with pytest.raises(StreamClosedError):
+            await stream.until_done()
+        got = []
+        with pytest.raises(StreamClosedError):
+            async for event in slow:
+                got.append(event.type)
+    assert got == ["chunk", "chunk", "content.delta"]
