@@ -22,10 +22,14 @@ from .errors import ConfigurationError as ConfigurationError
 from .errors import ConflictError as ConflictError
 from .errors import ConnectTimeoutError as ConnectTimeoutError
 from .errors import ConsumerLagError as ConsumerLagError
+from .errors import ContentFilterFinishReasonError as ContentFilterFinishReasonError
+from .errors import ContentParseError as ContentParseError
+from .errors import ConversationLimitError as ConversationLimitError
 from .errors import FirstContentTimeoutError as FirstContentTimeoutError
 from .errors import IdleTimeoutError as IdleTimeoutError
 from .errors import InternalServerError as InternalServerError
 from .errors import InvalidParameterError as InvalidParameterError
+from .errors import LengthFinishReasonError as LengthFinishReasonError
 from .errors import NotFoundError as NotFoundError
 from .errors import PermissionDeniedError as PermissionDeniedError
 from .errors import RateLimitError as RateLimitError
@@ -34,6 +38,7 @@ from .errors import StreamClosedError as StreamClosedError
 from .errors import StreamTruncatedError as StreamTruncatedError
 from .errors import TotalTimeoutError as TotalTimeoutError
 from .errors import UnprocessableEntityError as UnprocessableEntityError
+from .errors import ValueMismatchError as ValueMismatchError
 from .errors import WriterError as WriterError
 from .errors import WrongTaskError as WrongTaskError
 from .params import ChatRequest as ChatRequest

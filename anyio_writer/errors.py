@@ -9,6 +9,7 @@ All of them can be copied and pickled: everything but the message is a keyword a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -169,6 +170,79 @@ class APIResponseValidationError(APIError):
 
 class ResponseTooLargeError(APIResponseValidationError):
     """One event or line outgrew its limit (``Limits.max_event_bytes``)."""
+
+
+class LengthFinishReasonError(APIError):
+    """The answer was cut off by ``max_tokens`` before what was to be parsed was whole."""
+
+
+class ContentFilterFinishReasonError(APIError):
+    """The server's content filter ended the answer before what was to be parsed was whole."""
+
+
+class ContentParseError(APIError):
+    """A choice's text does not fit the request's response format.
+
+    ``completion`` holds all choices; those whose text fits have it parsed.
+
+    Attributes:
+        choice_index: Whose text.
+        text: The text.
+        path: Where in it, such as ``$.people[1].age``; ``$`` is the value itself.
+        reason: What is wrong there.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        choice_index: int = 0,
+        text: str = "",
+        path: str = "$",
+        reason: str = "",
+        **context: Any,
+    ) -> None:
+        super().__init__(message, **context)
+        self.choice_index = choice_index
+        self.text = text
+        self.path = path
+        self.reason = reason
+
+
+class ValueMismatchError(WriterError, ValueError):
+    """A text does not fit the Python type that it was to be read as.
+
+    Attributes:
+        text: The text.
+        path: Where in it, such as ``$.people[1].age``; ``$`` is the value itself.
+        reason: What is wrong there.
+    """
+
+    def __init__(self, message: str, *, text: str = "", path: str = "$", reason: str = "") -> None:
+        super().__init__(message)
+        self.text = text
+        self.path = path
+        self.reason = reason
+
+
+class ConversationLimitError(WriterError):
+    """The model still called tools when a conversation's rounds or time ran out.
+
+    Attributes:
+        messages: The conversation so far, in the form of the next request's ``messages``.
+        completion: The last round's completion, as far as it came.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        messages: Sequence[Any] = (),
+        completion: ParsedChatCompletion[Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.messages = messages
+        self.completion = completion
 
 
 class WrongTaskError(WriterError):
