@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, TypeVar, Unpack, overload
 
 import anyio
 
@@ -14,6 +14,9 @@ from .params import ChatRequest, ResponseFormat
 from .streaming.http import Client, http_module, make_client
 from .streaming.open import make_stream
 from .streaming.stream import ChatCompletionStream
+
+
+T = TypeVar("T")
 
 
 class AsyncWriter:
@@ -82,9 +85,7 @@ class AsyncWriter:
             with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
                 await self._client.aclose()
 
-    def _open(
-        self, response_format: ResponseFormat | None, request: ChatRequest
-    ) -> ChatCompletionStream[None]:
+    def _open(self, response_format: object, request: ChatRequest) -> ChatCompletionStream[Any]:
         if self._closed:
             raise WriterError("This AsyncWriter is closed; make another one.")
         if self._client is None:
@@ -103,24 +104,35 @@ class AsyncWriter:
 class Chat:
     """The chat completions of an ``AsyncWriter``."""
 
-    def __init__(
-        self, make: Callable[[ResponseFormat | None, ChatRequest], ChatCompletionStream[None]]
-    ) -> None:
+    def __init__(self, make: Callable[[object, ChatRequest], ChatCompletionStream[Any]]) -> None:
         self._make = make
 
+    @overload
     def stream(
-        self,
-        *,
-        response_format: ResponseFormat | None = None,
-        **request: Unpack[ChatRequest],
-    ) -> ChatCompletionStream[None]:
+        self, *, response_format: type[T], **request: Unpack[ChatRequest]
+    ) -> ChatCompletionStream[T]: ...
+
+    @overload
+    def stream(
+        self, *, response_format: ResponseFormat | None = None, **request: Unpack[ChatRequest]
+    ) -> ChatCompletionStream[None]: ...
+
+    @overload
+    def stream(
+        self, *, response_format: object, **request: Unpack[ChatRequest]
+    ) -> ChatCompletionStream[Any]: ...
+
+    def stream(
+        self, *, response_format: object = None, **request: Unpack[ChatRequest]
+    ) -> ChatCompletionStream[Any]:
         """Ask for a chat completion and stream the answer; as ``open_chat_stream``.
 
         Args:
-            response_format: The API's own dictionary.
+            response_format: The type that the answer is to have, or the API's own dictionary.
             request: The request's fields, see ``ChatRequest``.
 
         Raises:
             InvalidParameterError: A field of the request is missing, wrong or unknown.
+            TypeError: The response format cannot be told to the API.
         """
         return self._make(response_format, request)

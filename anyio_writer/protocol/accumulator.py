@@ -8,12 +8,13 @@ makes every snapshot exact however late it is read, and free until it is read.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from ..errors import ValueMismatchError
 from .chunks import (
     ChoiceLogprobs,
     GraphData,
@@ -31,12 +32,16 @@ from .completion import (
     ParsedFunctionToolCall,
 )
 from .extent import JSONExtent, Wholeness, wholeness
+from .values import ValueReader
 
 V = TypeVar("V")
 D = TypeVar("D", bound=msgspec.Struct)
 
 NOW: Final = 2**62
 """A tick that is later than all."""
+
+CUT_SHORT: Final = frozenset({"length", "content_filter"})
+"""The finish reasons that mean that the model was stopped in the middle."""
 
 
 class TextLog:
@@ -139,15 +144,44 @@ class DataLog(LatestLog[D]):
             self.set(msgspec.structs.replace(self.value, **said), tick)
 
 
+class Value:
+    """What a text says as a value, read once for each length that the text has had."""
+
+    __slots__ = ("_error", "_length", "_value")
+
+    def __init__(self) -> None:
+        self._length = -1
+        self._value: Any = None
+        self._error: ValueMismatchError | None = None
+
+    def of(self, text: str, reader: ValueReader[Any]) -> Any:
+        """The value; None if the text does not fit."""
+        if len(text) != self._length:
+            self._value = self._error = None
+            try:
+                self._value = reader.decode(text)
+            except ValueMismatchError as exc:
+                self._error = exc
+            self._length = len(text)
+        return self._value
+
+    def error_of(self, text: str, reader: ValueReader[Any]) -> ValueMismatchError | None:
+        """Why the text does not fit; None if it does."""
+        self.of(text, reader)
+        return self._error
+
+
 class ToolCallLog:
     """One tool call. Its id, type and name are set once; its arguments grow."""
 
     __slots__ = (
         "_malformed",
+        "_tools",
+        "_value",
         "_whole",
         "arguments",
         "born",
-        "done",
+        "done_at",
         "extent",
         "extra",
         "id",
@@ -156,7 +190,7 @@ class ToolCallLog:
         "type",
     )
 
-    def __init__(self, index: int, born: int) -> None:
+    def __init__(self, index: int, born: int, tools: Mapping[str, ValueReader[Any]]) -> None:
         self.index: Final = index
         self.born: Final = born
         self.id: LatestLog[str] = LatestLog()
@@ -165,7 +199,9 @@ class ToolCallLog:
         self.arguments: Final = TextLog()
         self.extra: LatestLog[Any] = LatestLog()
         self.extent: Final = JSONExtent()
-        self.done = False  # its done event is due only once
+        self.done_at: int | None = None  # the tick of its done event, which is due only once
+        self._tools = tools
+        self._value = Value()
         self._malformed = False
         self._whole = False
 
@@ -191,6 +227,17 @@ class ToolCallLog:
         text = self.arguments.at()
         return bool(text.strip()) and wholeness(text) is Wholeness.TRUNCATED
 
+    @property
+    def reader(self) -> ValueReader[Any] | None:
+        """What its arguments are read with, if its tool's type is known."""
+        return self._tools.get(self.name.value or "")
+
+    def value_at(self, tick: int) -> Any:
+        """The arguments as a value, once they are done; None if they do not fit their type."""
+        if self.done_at is None or self.done_at > tick or (reader := self.reader) is None:
+            return None
+        return self._value.of(self.arguments.at(tick), reader)
+
     def at(self, tick: int) -> ParsedFunctionToolCall:
         """The call as of a tick."""
         return ParsedFunctionToolCall(
@@ -198,7 +245,9 @@ class ToolCallLog:
             id=self.id.at(tick) or "",
             type=self.type.at(tick) or "function",
             function=ParsedFunction(
-                name=self.name.at(tick) or "", arguments=self.arguments.at(tick)
+                name=self.name.at(tick) or "",
+                arguments=self.arguments.at(tick),
+                parsed_arguments=self.value_at(tick),
             ),
             extra_content=self.extra.at(tick),
         )
@@ -207,9 +256,13 @@ class ToolCallLog:
 class ChoiceLog:
     """One choice."""
 
-    def __init__(self, index: int, born: int) -> None:
+    def __init__(self, index: int, born: int, reader: ValueReader[Any] | None) -> None:
         self.index: Final = index
         self.born: Final = born
+        self.reader: Final = reader
+        """What its text is read with, if the request had a response format."""
+        self.ended_at: int | None = None  # the tick from which its text is whole
+        self._value = Value()
         self.role: LatestLog[str] = LatestLog()
         self.content: Final = TextLog()
         self.refusal: Final = TextLog()
@@ -237,6 +290,27 @@ class ChoiceLog:
             or self.logprobs_refusal
         )
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether its finish reason says that the model was stopped in the middle."""
+        return self.finish_reason.value in CUT_SHORT
+
+    def value_at(self, tick: int) -> Any:
+        """The text as a value, once it is whole; None if it does not fit or there is none."""
+        if self.ended_at is None or self.ended_at > tick:
+            return None
+        if self.reader is None or self.refusal.at(tick) or self.is_cut_short:
+            return None
+        return self._value.of(self.content.at(tick), self.reader)
+
+    @property
+    def mismatch(self) -> ValueMismatchError | None:
+        """Why the text does not fit the response format, where it has to."""
+        # What a model says beside its calls is talk; some put white space there.
+        if self.reader is None or self.refusal or self.calls:
+            return None
+        return self._value.error_of(self.content.at(), self.reader)
+
     def at(self, tick: int) -> ParsedChatCompletionChoice[Any]:
         """The choice as of a tick."""
         calls = [call.at(tick) for call in self.calls if call.born <= tick]
@@ -256,6 +330,7 @@ class ChoiceLog:
                 content=self.content.optional_at(tick),
                 refusal=self.refusal.optional_at(tick),
                 tool_calls=calls or None,
+                parsed=self.value_at(tick),
                 reasoning_content=self.reasoning.optional_at(tick),
                 graph_data=self.graph_data.at(tick),
                 llm_data=self.llm_data.at(tick),
@@ -266,9 +341,20 @@ class ChoiceLog:
 
 
 class Accumulator:
-    """A completion in the making."""
+    """A completion in the making.
 
-    def __init__(self) -> None:
+    Args:
+        reader: What the text of a choice is read with, if the request had a response format.
+        tools: What the arguments of calls are read with, by the name of the function.
+    """
+
+    def __init__(
+        self,
+        reader: ValueReader[Any] | None = None,
+        tools: Mapping[str, ValueReader[Any]] | None = None,
+    ) -> None:
+        self.reader: Final = reader
+        self.tools: Final = tools or {}
         self.tick = 0
         self.id: LatestLog[str] = LatestLog()
         self.created: LatestLog[int] = LatestLog()

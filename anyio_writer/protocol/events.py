@@ -109,24 +109,38 @@ class ContentDeltaEvent(_Event, frozen=True, gc=False, tag="content.delta"):
 
     @property
     def parsed(self) -> Any:
-        """The text so far as a value, if a response format was given."""
-        return None
+        """What the text so far says for certain, if there was a response format.
+
+        Plain lists and dicts, as far as they came: no half numbers, and texts up to where they
+        end for now. None while there is nothing. Parsed anew by each read, so read it as often as
+        you show it, and not more often.
+        """
+        accumulator, tick, _ = self._moment
+        reader = accumulator.reader
+        if reader is None:
+            return None
+        return reader.partial(accumulator.choices[self.choice_index].content.at(tick))
 
 
-class ContentDoneEvent(_Event, Generic[T], frozen=True, tag="content.done"):
-    """A choice's text is complete.
-
-    Attributes:
-        choice_index: Whose text.
-        content: All of it.
-        parsed: The text as a value of the response format, if there was one.
-    """
+class ContentDoneEvent(_Event, Generic[T], frozen=True, gc=False, tag="content.done"):
+    """A choice's text is complete; ``content`` is all of it."""
 
     type: ClassVar[Literal["content.done"]] = "content.done"
 
     choice_index: int
     content: str
-    parsed: T | None = None
+
+    @property
+    def parsed(self) -> T | None:
+        """The text as a value of the response format.
+
+        None if there was no format, and where the text is no such value: beside a refusal or tool
+        calls, cut off by ``max_tokens`` or a filter, or wrong. In the latter cases the stream
+        ends with an error.
+        """
+        accumulator, tick, _ = self._moment
+        value: T | None = accumulator.choices[self.choice_index].value_at(tick)
+        return value
 
 
 class RefusalDeltaEvent(_Event, frozen=True, gc=False, tag="refusal.delta"):
@@ -231,12 +245,18 @@ class FunctionToolCallArgumentsDeltaEvent(
 
     @property
     def parsed_arguments(self) -> Any:
-        """The arguments so far as a value, where the tool's type is known."""
-        return None
+        """What the arguments so far say for certain, where the tool's type is known.
+
+        Plain lists and dicts; None while there is nothing. Parsed anew by each read.
+        """
+        accumulator, tick, _ = self._moment
+        call = accumulator.choices[self.choice_index].calls_by_index[self.index]
+        reader = call.reader
+        return None if reader is None else reader.partial(call.arguments.at(tick))
 
 
 class FunctionToolCallArgumentsDoneEvent(
-    _Event, frozen=True, tag="tool_calls.function.arguments.done"
+    _Event, frozen=True, gc=False, tag="tool_calls.function.arguments.done"
 ):
     """A tool call is complete.
 
@@ -246,7 +266,6 @@ class FunctionToolCallArgumentsDoneEvent(
         name: The function's name.
         tool_call_snapshot_id: The call's id, for the ``tool`` message that answers it.
         arguments: All of its arguments, as JSON text; "" when it has none.
-        parsed_arguments: The arguments as a value, where the tool's type is known.
     """
 
     type: ClassVar[Literal["tool_calls.function.arguments.done"]] = (
@@ -258,7 +277,16 @@ class FunctionToolCallArgumentsDoneEvent(
     name: str
     tool_call_snapshot_id: str
     arguments: str
-    parsed_arguments: Any = None
+
+    @property
+    def parsed_arguments(self) -> Any:
+        """The arguments as a struct, where the tool's type is known.
+
+        Its fields are named and typed like the function's parameters. None if the arguments do
+        not fit them; the tool's ``decode`` says why.
+        """
+        accumulator, tick, _ = self._moment
+        return accumulator.choices[self.choice_index].calls_by_index[self.index].value_at(tick)
 
 
 ChatCompletionStreamEvent: TypeAlias = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
@@ -12,6 +12,9 @@ from ..errors import (
     APIError,
     APIResponseValidationError,
     APIStreamError,
+    ContentFilterFinishReasonError,
+    ContentParseError,
+    LengthFinishReasonError,
     StreamTruncatedError,
 )
 from .accumulator import Accumulator, ChoiceLog, ItemLog, TextLog, ToolCallLog
@@ -45,6 +48,7 @@ from .events import (
 )
 from .json import error_message, parse_json
 from .sse import ServerSentEvent
+from .values import ValueReader
 
 T = TypeVar("T")
 
@@ -77,6 +81,10 @@ class ChatCompletionStreamState(Generic[T]):
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` counts
             as cut off. False is for servers that never send either.
         max_depth: How deeply a payload may be nested.
+        response_format: What the text of a choice is read with, if it is to be parsed; for
+            example a ``ResponseType``.
+        tools: What the arguments of calls are read with, by the name of the function; for example
+            what ``function_tool`` makes.
     """
 
     def __init__(
@@ -85,6 +93,8 @@ class ChatCompletionStreamState(Generic[T]):
         n: int | None = None,
         require_finish: bool = True,
         max_depth: int = DEFAULT_MAX_DEPTH,
+        response_format: ValueReader[T] | None = None,
+        tools: Mapping[str, ValueReader[Any]] | None = None,
     ) -> None:
         self.chunk_count = 0
         """How many chunks have come."""
@@ -93,7 +103,7 @@ class ChatCompletionStreamState(Generic[T]):
         self._n = n or 1
         self._require_finish = require_finish
         self._max_depth = max_depth
-        self._accumulator = Accumulator()
+        self._accumulator = Accumulator(response_format, tools)
         self._finished: set[int] = set()  # the choices that have their finish reason
 
     # What a caller drives it with.
@@ -167,6 +177,7 @@ class ChatCompletionStreamState(Generic[T]):
         if not self.complete:
             if self._require_finish or not self._accumulator.choices:
                 raise self.truncated_error()
+        self._accumulator.tick += 1  # what is done now was not yet in earlier snapshots
         for choice in self._sorted_choices():
             self._add_done_events(choice, events)
         return events
@@ -179,6 +190,15 @@ class ChatCompletionStreamState(Generic[T]):
         )
 
     # What it knows.
+
+    @property
+    def parse_error(self) -> APIError | None:
+        """What is wrong with a complete answer that had to be parsed; None if nothing is."""
+        for choice in self._sorted_choices():
+            if (error := _parse_error(choice)) is not None:
+                error.completion = self.current_completion_snapshot
+                return error
+        return None
 
     @property
     def complete(self) -> bool:
@@ -219,8 +239,13 @@ class ChatCompletionStreamState(Generic[T]):
 
         Raises:
             StreamTruncatedError: It is not.
+            ContentParseError: A choice does not fit the response format.
+            LengthFinishReasonError: ``max_tokens`` cut off what was to be parsed.
+            ContentFilterFinishReasonError: The content filter did.
         """
         self.finish()
+        if (error := self.parse_error) is not None:
+            raise error
         return self._accumulator.completion()
 
     # Payloads that are not plain chunks.
@@ -286,7 +311,7 @@ class ChatCompletionStreamState(Generic[T]):
         index = choice.index or 0
         log = total.choices.get(index)
         if log is None:
-            log = total.choices[index] = ChoiceLog(index, tick)
+            log = total.choices[index] = ChoiceLog(index, tick, total.reader)
         delta = choice.delta
         calls: list[ToolCallLog] = []
         if delta is not None:
@@ -316,7 +341,7 @@ class ChatCompletionStreamState(Generic[T]):
         elif len(log.calls) > 1:
             for call in calls:
                 # The last call to have begun may go on; the others are done when they are whole.
-                if call is not log.calls[-1] and not call.done and call.is_whole():
+                if call is not log.calls[-1] and call.done_at is None and call.is_whole():
                     self._call_done(log, call, events)
 
     def _take_rest(self, log: ChoiceLog, delta: ChoiceDelta) -> None:
@@ -388,7 +413,7 @@ class ChatCompletionStreamState(Generic[T]):
             if call is None:
                 if log.calls:
                     touched.append(log.calls[-1])  # no longer the last one
-                call = ToolCallLog(_free_index(log, piece.index), tick)
+                call = ToolCallLog(_free_index(log, piece.index), tick, total.tools)
                 log.calls.append(call)
                 log.calls_by_index[call.index] = call
             if piece.index is not None:
@@ -407,28 +432,34 @@ class ChatCompletionStreamState(Generic[T]):
 
     def _add_done_events(self, log: ChoiceLog, events: _Events | None) -> None:
         """What is due when nothing more is expected: one event for each thing that has begun."""
+        total = self._accumulator
+        if log.ended_at is None:
+            log.ended_at = total.tick
         for name, make_event in _DONE_EVENTS.items():
             thing: TextLog | ItemLog[Any] = getattr(log, name)
             if thing and not thing.done:
                 thing.done = True
                 if events is not None:
-                    events.append(make_event(log.index, thing.at()))
+                    event = make_event(log.index, thing.at())
+                    set_moment(event, (total, total.tick, b""))
+                    events.append(event)
         for call in sorted(log.calls, key=lambda call: call.index):
-            if not call.done and not call.is_cut_off():
+            if call.done_at is None and not call.is_cut_off():
                 self._call_done(log, call, events)
 
     def _call_done(self, log: ChoiceLog, call: ToolCallLog, events: _Events | None) -> None:
-        call.done = True
+        total = self._accumulator
+        call.done_at = total.tick
         if events is not None:
-            events.append(
-                FunctionToolCallArgumentsDoneEvent(
-                    choice_index=log.index,
-                    index=call.index,
-                    name=call.name.value or "",
-                    tool_call_snapshot_id=call.id.value or "",
-                    arguments=call.arguments.at(),
-                )
+            event = FunctionToolCallArgumentsDoneEvent(
+                choice_index=log.index,
+                index=call.index,
+                name=call.name.value or "",
+                tool_call_snapshot_id=call.id.value or "",
+                arguments=call.arguments.at(),
             )
+            set_moment(event, (total, total.tick, b""))
+            events.append(event)
 
     def _sorted_choices(self) -> list[ChoiceLog]:
         return sorted(self._accumulator.choices.values(), key=lambda choice: choice.index)
@@ -516,6 +547,36 @@ def _add_to_call(call: ToolCallLog, piece: ToolCallDelta, tick: int) -> str:
     if arguments:
         call.append(arguments, tick)
     return arguments or ""
+
+
+def _parse_error(choice: ChoiceLog) -> APIError | None:
+    """Why a choice that had to be parsed could not be."""
+    where = f"Choice {choice.index}"
+    if choice.is_cut_short:
+        cut_off = [call for call in choice.calls if call.reader is not None and call.is_cut_off()]
+        text = choice.reader is not None and not choice.refusal and not choice.calls
+        if not text and not cut_off:
+            return None
+        what = "its text" if text else f"the arguments of {cut_off[0].name.value}"
+        if choice.finish_reason.value == "length":
+            return LengthFinishReasonError(
+                f"{where} cannot be parsed: max_tokens cut off {what}. Allow more tokens."
+            )
+        return ContentFilterFinishReasonError(
+            f"{where} cannot be parsed: the server's content filter cut off {what}."
+        )
+    mismatch = choice.mismatch
+    if mismatch is None:
+        return None
+    error = ContentParseError(
+        f"{where} does not fit the response format: {mismatch.reason} (at {mismatch.path}).",
+        choice_index=choice.index,
+        text=mismatch.text,
+        path=mismatch.path,
+        reason=mismatch.reason,
+    )
+    error.__cause__ = mismatch
+    return error
 
 
 def _stream_error(payload: bytes) -> APIStreamError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping
-from typing import Any, Unpack
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from ..config import (
     Configuration,
@@ -20,16 +20,50 @@ from .http import Client, http_module
 from .stream import ChatCompletionStream
 
 
+if TYPE_CHECKING:
+    from ..structured.response_format import ResponseType
+    from ..structured.tools import FunctionTool
+
+T = TypeVar("T")
+
+
 class OpenArguments(ChatRequest, Configuration, total=False):
     """A request and where it goes, as keyword arguments."""
 
 
+@overload
+def open_chat_stream(
+    *,
+    client: Client | None = None,
+    response_format: type[T],
+    **arguments: Unpack[OpenArguments],
+) -> ChatCompletionStream[T]: ...
+
+
+@overload
 def open_chat_stream(
     *,
     client: Client | None = None,
     response_format: ResponseFormat | None = None,
     **arguments: Unpack[OpenArguments],
-) -> ChatCompletionStream[None]:
+) -> ChatCompletionStream[None]: ...
+
+
+@overload
+def open_chat_stream(
+    *,
+    client: Client | None = None,
+    response_format: object,  # a union, and whatever else is a type but no class
+    **arguments: Unpack[OpenArguments],
+) -> ChatCompletionStream[Any]: ...
+
+
+def open_chat_stream(
+    *,
+    client: Client | None = None,
+    response_format: object = None,
+    **arguments: Unpack[OpenArguments],
+) -> ChatCompletionStream[Any]:
     """Ask for a chat completion and stream the answer.
 
     ::
@@ -45,13 +79,17 @@ def open_chat_stream(
         client: Your own ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, never closed here.
             Without one the stream makes its own and closes it. Who opens many streams is better
             off with an ``AsyncWriter``, which keeps connections.
-        response_format: The API's own dictionary.
+        response_format: The type that the answer is to have: a ``msgspec.Struct``, a dataclass, an
+            attrs class, a ``TypedDict``, a ``NamedTuple``, a pydantic model, or any other type
+            that msgspec can decode. ``message.parsed`` is then such a value. Or the API's own
+            dictionary, which is sent as it is; nothing is parsed then.
         arguments: The request's fields, see ``ChatRequest``, and where it goes and how the
             answer is read, see ``Configuration``.
 
     Raises:
         InvalidParameterError: A field of the request is missing, wrong or unknown.
         ConfigurationError: Something else is; for example there is no API key.
+        TypeError: The response format cannot be told to the API; the message names the field.
     """
     request: dict[str, Any] = {"response_format": response_format}
     configuration: dict[str, Any] = {}
@@ -63,15 +101,55 @@ def open_chat_stream(
     return make_stream(request, endpoint, settings, client=client)
 
 
+@overload
 def chat_stream_from(
-    source: AsyncIterable[bytes], *, n: int | None = None, **reading: Unpack[ReadingConfiguration]
-) -> ChatCompletionStream[None]:
+    source: AsyncIterable[bytes],
+    *,
+    n: int | None = None,
+    response_format: type[T],
+    tools: Iterable[FunctionTool[..., Any]] = (),
+    **reading: Unpack[ReadingConfiguration],
+) -> ChatCompletionStream[T]: ...
+
+
+@overload
+def chat_stream_from(
+    source: AsyncIterable[bytes],
+    *,
+    n: int | None = None,
+    response_format: None = None,
+    tools: Iterable[FunctionTool[..., Any]] = (),
+    **reading: Unpack[ReadingConfiguration],
+) -> ChatCompletionStream[None]: ...
+
+
+@overload
+def chat_stream_from(
+    source: AsyncIterable[bytes],
+    *,
+    n: int | None = None,
+    response_format: object,
+    tools: Iterable[FunctionTool[..., Any]] = (),
+    **reading: Unpack[ReadingConfiguration],
+) -> ChatCompletionStream[Any]: ...
+
+
+def chat_stream_from(
+    source: AsyncIterable[bytes],
+    *,
+    n: int | None = None,
+    response_format: object = None,
+    tools: Iterable[FunctionTool[..., Any]] = (),
+    **reading: Unpack[ReadingConfiguration],
+) -> ChatCompletionStream[Any]:
     """The same stream over bytes from anywhere: a recording, a relay, another client.
 
     Args:
         source: The body of a response, cut anywhere. A generator is closed at the end; other
             iterables belong to whoever made them.
         n: How many choices the request asked for, if known.
+        response_format: The type that the answer was to have, as for ``open_chat_stream``.
+        tools: The functions that the model could call.
         reading: How it is read, see ``StreamSettings``.
 
     Raises:
@@ -82,7 +160,13 @@ def chat_stream_from(
         raise ConfigurationError(
             f"source must be an asynchronous iterable of bytes, not {type(source).__name__}."
         )
-    return ChatCompletionStream(IterableSource(source), resolve_reading(reading), n=n)
+    return ChatCompletionStream(
+        IterableSource(source),
+        resolve_reading(reading),
+        n=n,
+        response_format=_reader_of(response_format),
+        tools=_by_name(tools),
+    )
 
 
 def make_stream(
@@ -92,8 +176,12 @@ def make_stream(
     *,
     client: Client | None,
     gate: Gate | None = None,
-) -> ChatCompletionStream[None]:
+) -> ChatCompletionStream[Any]:
     """A stream for a request: checked, and not yet sent."""
+    request = {**request, "tools": _listed(request.get("tools"))}
+    reader = _reader_of(request.get("response_format"))
+    if reader is not None:
+        request["response_format"] = reader.param
     body = build_body(request)
     if client is not None:
         http_module(client)  # a wrong kind of client is an error now, not when it is used
@@ -107,4 +195,32 @@ def make_stream(
         extra_headers=request.get("extra_headers") or {},
         extra_query=request.get("extra_query"),
     )
-    return ChatCompletionStream(source, settings, n=body.get("n"))
+    return ChatCompletionStream(
+        source,
+        settings,
+        n=body.get("n"),
+        response_format=reader,
+        tools=_by_name(request["tools"] or ()),
+    )
+
+
+def _reader_of(response_format: object) -> ResponseType[Any] | None:
+    """What the answer is read with; None where nothing is to be parsed."""
+    if response_format is None or isinstance(response_format, Mapping | str):
+        return None  # the API's own form, or what is refused for not having it
+    from ..structured.response_format import response_type_of  # noqa: PLC0415 - not all need it
+
+    return response_type_of(response_format)
+
+
+def _listed(tools: Any) -> Any:
+    """The tools as a list, so that they can be looked at twice."""
+    return list(tools) if isinstance(tools, Iterable) and not isinstance(tools, Mapping) else tools
+
+
+def _by_name(tools: Iterable[object]) -> dict[str, FunctionTool[..., Any]]:
+    if not tools:
+        return {}
+    from ..structured.tools import FunctionTool  # noqa: PLC0415
+
+    return {tool.name: tool for tool in tools if isinstance(tool, FunctionTool)}

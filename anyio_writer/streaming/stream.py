@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import (
     TYPE_CHECKING,
@@ -33,6 +33,7 @@ from ..protocol.chunks import Usage
 from ..protocol.completion import ParsedChatCompletion
 from ..protocol.events import EVENT_TYPES, ChatCompletionStreamEvent, ContentDeltaEvent
 from ..protocol.state import ChatCompletionStreamState
+from ..protocol.values import ValueReader
 from .connection import ByteSource, request_id_of
 from .deadlines import Deadlines
 from .fanout import DEFAULT_MAX_BUFFER, Fanout, Inbox, OnFull, Subscription
@@ -40,6 +41,8 @@ from .pump import Pump
 
 if TYPE_CHECKING:
     import httpx
+
+    from ..structured.tools import FunctionTool
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -68,10 +71,19 @@ class ChatCompletionStream(Generic[T]):
         APIStreamError: The server reported an error inside the stream.
         APIResponseValidationError: The server sent what cannot be understood.
         StreamClosedError: The stream was left or closed before the answer was complete.
+        ContentParseError: The answer does not fit the response format.
+        LengthFinishReasonError: ``max_tokens`` cut off what had to be parsed;
+            ``ContentFilterFinishReasonError``: the server's content filter did.
     """
 
     def __init__(
-        self, source: ByteSource, settings: StreamSettings, *, n: int | None = None
+        self,
+        source: ByteSource,
+        settings: StreamSettings,
+        *,
+        n: int | None = None,
+        response_format: ValueReader[T] | None = None,
+        tools: Mapping[str, FunctionTool[..., Any]] | None = None,
     ) -> None:
         self._source = source
         self._settings = settings
@@ -79,7 +91,10 @@ class ChatCompletionStream(Generic[T]):
             n=n,
             require_finish=settings.require_finish,
             max_depth=settings.limits.max_depth,
+            response_format=response_format,
+            tools=tools,
         )
+        self._tools: Mapping[str, FunctionTool[..., Any]] = tools or {}
         self._fanout = Fanout(settings.limits.slow_consumer_time)
         self._own: Subscription[ChatCompletionStreamEvent[T]] | None = None
         self._scope: _Scope | None = None
@@ -361,26 +376,27 @@ class ChatCompletionStream(Generic[T]):
                 with deadlines.consumer():
                     await scope.demanded.wait()
                 await self._pump.run(deadlines)
-                self._end(scope, None)
+                self._end(scope, self._state.parse_error)
                 if self._state.done_received:
                     await self._pump.drain(deadlines)
             if deadlines.scope.cancelled_caught:
                 if self._state.complete:
                     self._pump.finish_complete()
-                self._end(scope, deadlines.error() or self._closed_error())
+                self._end(scope, deadlines.error() or self._outcome())
         except Exception as exc:  # noqa: BLE001 - whatever it is, the consumers must hear of it
             self._end(scope, exc)
         finally:
             # Cancelled from outside, the stream has not ended yet.
-            self._end(scope, self._closed_error())
+            self._end(scope, self._outcome())
             with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
                 await self._source.aclose()
             scope.opened.set()
             scope.finished.set()
 
-    def _closed_error(self) -> StreamClosedError | None:
+    def _outcome(self) -> WriterError | None:
+        """What is to be said of a stream that was stopped."""
         if self._state.complete and not self._pump.has_lost_events:
-            return None
+            return self._state.parse_error
         return StreamClosedError("The stream was closed before its answer was complete.")
 
     def _end(self, scope: _Scope, error: Exception | None) -> None:

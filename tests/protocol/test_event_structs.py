@@ -65,7 +65,7 @@ JSON = {
         },
     },
     "content.delta": {"type": "content.delta", "choice_index": 0, "delta": "a"},
-    "content.done": {"type": "content.done", "choice_index": 0, "content": "a", "parsed": None},
+    "content.done": {"type": "content.done", "choice_index": 0, "content": "a"},
     "refusal.delta": {"type": "refusal.delta", "choice_index": 0, "delta": "b"},
     "refusal.done": {"type": "refusal.done", "choice_index": 0, "refusal": "b"},
     "logprobs.content.delta": {
@@ -102,7 +102,6 @@ JSON = {
         "name": "f",
         "tool_call_snapshot_id": "i",
         "arguments": '{"x":1}',
-        "parsed_arguments": None,
     },
 }
 
