@@ -104,6 +104,7 @@ class ChatCompletionStreamState(Generic[T]):
         self._require_finish = require_finish
         self._max_depth = max_depth
         self._accumulator = Accumulator(response_format, tools)
+        self._lacks_head = True  # whether the id, the date or the model is still unknown
         self._finished: set[int] = set()  # the choices that have their finish reason
 
     # What a caller drives it with.
@@ -156,13 +157,22 @@ class ChatCompletionStreamState(Generic[T]):
             for sse in source:
                 if self.done_received:
                     return
-                payload = sse.data
-                if sse.event != "message":
-                    self._handle_named(sse, events)
-                elif payload.startswith(b"{"):
-                    self._take(parse_chunk(payload, max_depth=self._max_depth), payload, events)
+                if sse.event == "message":
+                    self._handle_data(sse.data, events)
                 else:
-                    self._handle_odd(payload, events)
+                    self._handle_named(sse, events)
+        except APIError as exc:
+            exc.completion = self.current_completion_snapshot
+            raise
+
+    def feed_data(
+        self, payload: bytes, events: list[ChatCompletionStreamEvent[Any]] | None
+    ) -> None:
+        """``feed`` for one event without a name, of which only the data is there."""
+        if self.done_received:
+            return
+        try:
+            self._handle_data(payload, events)
         except APIError as exc:
             exc.completion = self.current_completion_snapshot
             raise
@@ -248,7 +258,13 @@ class ChatCompletionStreamState(Generic[T]):
             raise error
         return self._accumulator.completion()
 
-    # Payloads that are not plain chunks.
+    # Payloads.
+
+    def _handle_data(self, payload: bytes, events: _Events | None) -> None:
+        if payload.startswith(b"{"):
+            self._take(parse_chunk(payload, max_depth=self._max_depth), payload, events)
+        else:
+            self._handle_odd(payload, events)
 
     def _handle_odd(self, payload: bytes, events: _Events | None) -> None:
         text = payload.strip()
@@ -281,12 +297,8 @@ class ChatCompletionStreamState(Generic[T]):
         self.chunk_count += 1
         total = self._accumulator
         tick = total.tick = total.tick + 1
-        if chunk.id and total.id.value is None:
-            total.id.set(chunk.id, tick)
-        if chunk.created and total.created.value is None:
-            total.created.set(chunk.created, tick)
-        if chunk.model and total.model.value is None:
-            total.model.set(chunk.model, tick)
+        if self._lacks_head:
+            self._take_head(chunk, tick)
         if (tier := chunk.service_tier) and tier != total.service_tier.value:
             total.service_tier.set(tier, tick)
         if (mark := chunk.system_fingerprint) and mark != total.system_fingerprint.value:
@@ -302,6 +314,17 @@ class ChatCompletionStreamState(Generic[T]):
         for choice in chunk.choices or ():
             self._take_choice(choice, payload, events)
         set_moment(event, (total, total.tick, payload))
+
+    def _take_head(self, chunk: ChatCompletionChunk, tick: int) -> None:
+        """What the first chunk that has it says for all of them."""
+        total = self._accumulator
+        if chunk.id and total.id.value is None:
+            total.id.set(chunk.id, tick)
+        if chunk.created and total.created.value is None:
+            total.created.set(chunk.created, tick)
+        if chunk.model and total.model.value is None:
+            total.model.set(chunk.model, tick)
+        self._lacks_head = None in (total.id.value, total.created.value, total.model.value)
 
     def _take_choice(  # noqa: C901, PLR0912 - the hot path: one call a choice
         self, choice: ChunkChoice, payload: bytes, events: _Events | None

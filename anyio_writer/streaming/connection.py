@@ -69,6 +69,14 @@ class ByteSource(Protocol):
         """The next bytes; empty at the end. Raises whatever the transport raises."""
         ...
 
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """The same without a layer in between: the pieces as they come, perhaps empty."""
+        ...
+
+    def as_bytes(self, piece: object) -> bytes:
+        """A piece that is not of type ``bytes`` as bytes; raises if it has none."""
+        ...
+
     def translate(self, exc: Exception) -> Exception:
         """The exception of ours that stands for one that came out of ``read``."""
         ...
@@ -109,12 +117,19 @@ class IterableSource:
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end."""
-        data: object = await self._body.read()
-        if not isinstance(data, bytes | bytearray | memoryview):
+        return self.as_bytes(await self._body.read())
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """The pieces as they come."""
+        return self._body.pieces()
+
+    def as_bytes(self, piece: object) -> bytes:
+        """Views of bytes are bytes, too."""
+        if not isinstance(piece, bytes | bytearray | memoryview):
             raise APIConnectionError(
-                f"The source of the stream gave {type(data).__name__}, not bytes."
+                f"The source of the stream gave {type(piece).__name__}, not bytes."
             )
-        return bytes(data)
+        return bytes(piece)
 
     def translate(self, exc: Exception) -> Exception:
         """Whatever the source raises is a connection that broke."""
@@ -202,6 +217,14 @@ class HTTPSource:
     def read(self) -> Awaitable[bytes]:
         """The next bytes of the body; empty at the end."""
         return self._body.read()
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """The pieces of the body as they come."""
+        return self._body.pieces()
+
+    def as_bytes(self, piece: object) -> bytes:
+        """An HTTP library gives bytes."""
+        return bytes(memoryview(piece))  # type: ignore[arg-type]
 
     def translate(self, exc: Exception) -> Exception:
         """What the HTTP library raises is mapped; bugs in a client's own transport are not."""
@@ -319,6 +342,14 @@ class _Body:
                 raise
         return b""
 
+    def pieces(self) -> AsyncIterator[bytes]:
+        """What is read from, to be iterated directly where that makes no difference."""
+        iterator: object = self._iterator
+        if not inspect.isasyncgen(iterator):
+            return self
+        self._started = True
+        return iterator
+
     def __aiter__(self) -> Self:
         return self
 
@@ -338,7 +369,7 @@ class _Body:
     async def _unwind(self) -> None:
         iterator: object = self._iterator
         self._iterator = None
-        if not inspect.isasyncgen(iterator):
+        if not inspect.isasyncgen(iterator) or iterator.ag_frame is None:  # it has ended
             return
         # The HTTP library stacks several generators, and closing the outermost leaves the inner
         # ones to the garbage collector. Going on in a cancelled scope unwinds them all.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -18,7 +18,7 @@ from ..protocol.state import ChatCompletionStreamState
 from .connection import ByteSource
 from .deadlines import Deadlines
 from .fanout import Fanout, Inbox
-from .waiting import notice_wait
+from .waiting import notice_waits
 
 _SLICE: Final = 128
 """How many server-sent events of one piece are handled before all other tasks get a turn."""
@@ -51,52 +51,42 @@ class Pump:
         self._decoder = ChatSSEDecoder(max_event_bytes=settings.limits.max_event_bytes)
         self._deadlines: Deadlines
         self._events: list[ChatCompletionStreamEvent[Any]] = []  # not handed on yet
+        self._is_settled = False  # whether these two are those of the events that come next
         self._recipients: tuple[Inbox, ...] = ()
         self._budget = 0  # how many events all recipients have room for
-        self._turns = 0  # reads without a wait
+        self._head: bytes | None = b""  # until it is clear that this is an event stream
+        self._surplus: list[ServerSentEvent] = []  # of a large piece, not handled yet
+        self._failure: Exception | None = None  # what is wrong with the last piece
+        self._turns = 0  # pieces without a wait
         self._chunk_count = 0  # at the last look
         self._last_chunk = 0.0  # when it came
         self._has_content = False
 
-    async def run(self, deadlines: Deadlines) -> None:  # noqa: C901, PLR0912 - the hot path: a turn a chunk
+    async def run(self, deadlines: Deadlines) -> None:
         """Read until the answer is complete.
 
         Raises:
             APIError: It is not, or cannot be understood; what came before is handed on.
         """
         self._deadlines = deadlines
-        source, state, decoder = self._source, self._state, self._decoder
         broken: Exception | None = None
-        head: bytes | None = b""  # until it is clear that this is an event stream
+        is_over = False
         try:
-            while not state.done_received:
-                self._turns += 1
-                if len(self._events) > self._budget or self._turns > _SLICE:
-                    await self._pause()
+            while not is_over and not self._state.done_received:
                 try:
-                    data = await notice_wait(source.read(), self._before_wait)
+                    is_over = await notice_waits(self._gather(), self._before_wait)
                 except Exception as exc:  # noqa: BLE001 - an HTTP library's are many
-                    broken = source.translate(exc)
+                    broken = self._source.translate(exc)
                     if broken is not exc:
                         broken.__cause__ = exc
                     break
-                if not data:
-                    break
-                self.bytes_received += len(data)
-                if head is not None:
-                    head = await self._look_at(head + data)
-                events = decoder.feed(data)
-                if len(events) <= _SLICE:
-                    self._take(events)
-                else:
-                    await self._take_slowly(events)
-                if decoder.error is not None:
-                    decoder.raise_pending_error()
-            if head and not is_event_stream(head, whole=True):
-                raise _not_a_stream(head)
+                await self._attend()
+            if self._head and not is_event_stream(self._head, whole=True):
+                raise _not_a_stream(self._head)
             self._finish(broken)
         finally:
             self.is_waiting = False
+            self._failure = None  # it refers to this frame
             # The good events first, then the error. Not when cancelled: nobody is to wait then.
             if not deadlines.scope.cancel_called:
                 await self._hand_on()
@@ -121,9 +111,33 @@ class Pump:
 
     # Reading.
 
+    async def _gather(self) -> bool:
+        """Take pieces of the body until it is over, or ``_attend`` has something to do.
+
+        What this raises is the body's: what is wrong with a piece is left in ``_failure``.
+
+        Returns:
+            Whether the body is over.
+        """
+        async for piece in self._source:
+            data = piece if type(piece) is bytes else self._source.as_bytes(piece)
+            if not data:
+                continue
+            self.bytes_received += len(data)
+            self._turns += 1
+            try:
+                is_urgent = self._handle(data)
+            except Exception as exc:  # noqa: BLE001 - raised by ``_attend``
+                self._failure = exc
+                return False
+            if is_urgent or len(self._events) > self._budget or self._turns > _SLICE:
+                return False
+        return True
+
     def _before_wait(self) -> None:
         """The body has nothing more for now."""
         self._turns = 0
+        self._is_settled = False
         if self._events:
             self._fanout.put_nowait(self._events, self._recipients)
             self._events = []
@@ -140,33 +154,64 @@ class Pump:
             self._deadlines.first_content()
         self.is_waiting = True
 
-    async def _look_at(self, head: bytes) -> bytes | None:
-        """Whether this is an event stream; returns what is to be looked at again, or None."""
-        verdict = is_event_stream(head)
-        if verdict is None:
-            return head
-        if verdict:
-            return None
+    # Handling.
+
+    def _handle(self, data: bytes) -> bool:
+        """Make events of a piece; returns whether there is something to do before the next."""
+        if self._head is not None:
+            self._head += data
+            verdict = is_event_stream(self._head)
+            if verdict is False:
+                return True
+            if verdict:
+                self._head = None
+        if not self._is_settled:
+            self._settle()
+        events = self._events if self._recipients else None
+        decoder, state = self._decoder, self._state
+        if (payload := decoder.feed_plain(data)) is not None:
+            state.feed_data(payload, events)
+        else:
+            found = decoder.feed(data)
+            if len(found) > _SLICE:
+                self._surplus = found
+                return True
+            state.feed(found, events)
+            if decoder.error is not None:
+                decoder.raise_pending_error()
+        return state.done_received
+
+    def _settle(self) -> None:
+        self._is_settled = True
+        self._recipients = self._fanout.recipients
+        self._budget = self._fanout.room
+
+    async def _attend(self) -> None:
+        """Do what may have to wait, and raise what is wrong."""
+        if self._failure is not None:
+            raise self._failure
+        if self._head and is_event_stream(self._head) is False:
+            await self._refuse(self._head)
+        if surplus := self._surplus:
+            # One piece of the body may hold thousands of events: others get a turn in between.
+            self._surplus = []
+            for start in range(0, len(surplus), _SLICE):
+                self._settle()
+                events = self._events if self._recipients else None
+                self._state.feed(surplus[start : start + _SLICE], events)
+                await self._pause()
+            self._decoder.raise_pending_error()
+        elif len(self._events) > self._budget or self._turns > _SLICE:
+            await self._pause()
+
+    async def _refuse(self, head: bytes) -> NoReturn:
+        """This is no event stream: read what it says instead."""
         limits = self._settings.limits
         with anyio.move_on_after(limits.error_body_time), suppress(Exception):
             # However it ends, what there is says enough.
             while len(head) < limits.max_error_bytes and (data := await self._source.read()):
                 head += data
         raise _not_a_stream(head[: limits.max_error_bytes])
-
-    # Handling.
-
-    def _take(self, source: list[ServerSentEvent]) -> None:
-        if not self._events:
-            self._recipients = self._fanout.recipients
-            self._budget = self._fanout.room
-        self._state.feed(source, self._events if self._recipients else None)
-
-    async def _take_slowly(self, source: list[ServerSentEvent]) -> None:
-        """One piece of the body may hold thousands of events: others get a turn in between."""
-        for start in range(0, len(source), _SLICE):
-            self._take(source[start : start + _SLICE])
-            await self._pause()
 
     async def _pause(self) -> None:
         """Hand on what there is, and let all other tasks have a turn."""
@@ -176,23 +221,23 @@ class Pump:
 
     async def _hand_on(self) -> None:
         self.is_waiting = False
+        self._is_settled = False
         if self._events:
             await self._fanout.put(self._events, self._recipients, self._deadlines.consumer)
             self._events = []
 
     def _finish(self, broken: Exception | None) -> None:
+        if not self._is_settled:
+            self._settle()
         # Some servers close right behind the last line. What is not whole was cut off.
         if (tail := self._decoder.pending()) is not None and _is_whole(tail):
-            self._take([tail])
+            self._state.feed([tail], self._events if self._recipients else None)
         if broken is not None and not self._state.complete:
             if not isinstance(broken, StreamTruncatedError):
                 raise broken from broken.__cause__
             # What is missing of the answer says more than that the connection was cut.
             raise self._state.truncated_error() from broken.__cause__
-        events = self._state.finish()
-        if not self._events:
-            self._recipients = self._fanout.recipients
-        self._events += events
+        self._events += self._state.finish()
 
 
 def _is_whole(tail: ServerSentEvent) -> bool:

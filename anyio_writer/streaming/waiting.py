@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from functools import partial
 from types import coroutine
 from typing import Any, TypeVar
 
@@ -11,29 +10,36 @@ R = TypeVar("R")
 
 
 @coroutine
-def notice_wait(awaitable: Awaitable[R], before_wait: Callable[[], None]) -> Generator[Any, Any, R]:
-    """Await ``awaitable``; call ``before_wait`` right before it suspends this task, if it does.
+def notice_waits(
+    awaitable: Awaitable[R], before_wait: Callable[[], None]
+) -> Generator[Any, Any, R]:
+    """Await ``awaitable``; call ``before_wait`` right before each time that it suspends this task.
 
     One network read brings dozens of chunks, which the HTTP library then gives out one by one
     without a wait. What is worth doing once a read (hand a batch on, move a deadline) is done when
     the next one begins to wait, and costs the others nothing.
 
-    ``before_wait`` is called once at the most, runs in this task, and must not wait itself. What
-    it does is seen before anything else runs. Apart from that call this is ``await``: what the
-    event loop sends or throws is passed on (PEP 380 spells out the same for ``yield from``).
+    ``before_wait`` runs in this task and must not wait itself. What it does is seen before
+    anything else runs. Apart from that call this is ``await``: what the event loop sends or
+    throws is passed on (PEP 380 spells out the same for ``yield from``).
     """
     steps = awaitable.__await__()
+    resume: Callable[[Any], Any] = steps.send
+    value: Any = None
     try:
-        trap = steps.send(None)
-        before_wait()
+        trap = resume(value)
         while True:
+            before_wait()
             try:
-                answer = yield trap
+                value = yield trap
             except BaseException as exc:  # noqa: BLE001 - it is not for us
-                go_on = partial(steps.throw, exc)
+                resume, value = steps.throw, exc
             else:
-                go_on = partial(steps.send, answer)
-            trap = go_on()
+                resume = steps.send
+            # Outside of the handler: what comes of this has not happened during another error.
+            trap = resume(value)
     except StopIteration as done:
         result: R = done.value
         return result
+    finally:
+        del value  # an exception refers to this frame
