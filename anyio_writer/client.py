@@ -15,7 +15,6 @@ from .streaming.http import Client, http_module, make_client
 from .streaming.open import make_stream
 from .streaming.stream import ChatCompletionStream
 
-
 T = TypeVar("T")
 
 

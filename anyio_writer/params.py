@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import (
@@ -26,6 +27,7 @@ from msgspec import Meta
 from .config import SETTINGS, check_headers
 from .errors import InvalidParameterError
 from .protocol.completion import ParsedChatCompletionMessage
+from .structured.tools import FunctionTool
 
 
 class TextFragment(TypedDict):
@@ -91,21 +93,122 @@ class FunctionDefinition(TypedDict, total=False):
     strict: bool
 
 
-class FunctionTool(TypedDict):
-    """A tool that the caller runs."""
+class FunctionToolParam(TypedDict):
+    """A tool that the caller runs. ``function_tool`` makes one of a Python function."""
 
     type: Literal["function"]
     function: FunctionDefinition
 
 
-class BuiltInTool(TypedDict):
-    """A tool that the server runs. At most one kind may stand in a request."""
+class GraphQueryConfig(TypedDict, total=False):
+    """How Knowledge Graphs are searched, and how closely the answer keeps to what is found.
 
-    type: Literal["graph", "llm", "translation", "vision", "web_search"]
-    function: Mapping[str, Any]
+    Attributes:
+        max_subquestions: 1 to 10.
+        search_weight: 0 (by meaning) to 100 (by keywords).
+        grounding_level: 0 (close to the sources) to 1.
+        max_snippets: 1 to 60.
+        max_tokens: Of the graph's answer, 100 to 8000.
+        keyword_threshold: 0 to 1; more is stricter.
+        semantic_threshold: 0 to 1; more is stricter.
+        inline_citations: Whether the answer's text names its sources.
+    """
+
+    max_subquestions: int
+    search_weight: float
+    grounding_level: float
+    max_snippets: int
+    max_tokens: int
+    keyword_threshold: float
+    semantic_threshold: float
+    inline_citations: bool
 
 
-Tool: TypeAlias = FunctionTool | BuiltInTool
+class GraphFunction(TypedDict, total=False):
+    """Which Knowledge Graphs to ask; ``subqueries``: whether to report the steps."""
+
+    graph_ids: Required[Iterable[str]]
+    subqueries: Required[bool]
+    description: str
+    query_config: GraphQueryConfig
+
+
+class GraphTool(TypedDict):
+    """Lets the model ask Knowledge Graphs, on the server. What it did is in ``graph_data``."""
+
+    type: Literal["graph"]
+    function: GraphFunction
+
+
+class LLMFunction(TypedDict):
+    """Which model, and what it is good for."""
+
+    description: str
+    model: str
+
+
+class LLMTool(TypedDict):
+    """Lets the model ask another one, on the server. What it did is in ``llm_data``."""
+
+    type: Literal["llm"]
+    function: LLMFunction
+
+
+class TranslationFunction(TypedDict, total=False):
+    """How to translate; languages that are left out are told from the text."""
+
+    model: Required[str]
+    formality: Required[bool]
+    length_control: Required[bool]
+    mask_profanity: Required[bool]
+    source_language_code: str
+    target_language_code: str
+
+
+class TranslationTool(TypedDict):
+    """Lets the model translate, on the server. What it did is in ``translation_data``."""
+
+    type: Literal["translation"]
+    function: TranslationFunction
+
+
+class VisionVariable(TypedDict):
+    """A file, and the name that stands for it in messages: ``{{name}}``."""
+
+    name: str
+    file_id: str
+
+
+class VisionFunction(TypedDict):
+    """Which model is to look at which files."""
+
+    model: str
+    variables: Iterable[VisionVariable]
+
+
+class VisionTool(TypedDict):
+    """Lets the model look at images and documents, on the server."""
+
+    type: Literal["vision"]
+    function: VisionFunction
+
+
+class WebSearchFunction(TypedDict, total=False):
+    """Where to search; may be empty."""
+
+    include_domains: Iterable[str]
+    exclude_domains: Iterable[str]
+
+
+class WebSearchTool(TypedDict):
+    """Lets the model search the web, on the server. What it did is in ``web_search_data``."""
+
+    type: Literal["web_search"]
+    function: WebSearchFunction
+
+
+BuiltInTool: TypeAlias = GraphTool | LLMTool | TranslationTool | VisionTool | WebSearchTool
+Tool: TypeAlias = FunctionTool[..., Any] | FunctionToolParam | BuiltInTool
 
 
 class NamedFunction(TypedDict):
@@ -150,8 +253,9 @@ class ChatRequest(TypedDict, total=False):
         n: How many choices to generate.
         stop: Text, or several texts, at which to stop. What is given back ends with it.
         logprobs: Whether to send the tokens' log probabilities.
-        tools: What the model may call; at most one kind of built-in tool.
-        tool_choice: "auto", "none", "required", or one function.
+        tools: What the model may call: functions made tools by ``function_tool``, the API's own
+            dictionaries, and of the tools that the server runs at most one kind.
+        tool_choice: "auto", "none", "required", or one function of ``tools``.
         stream_options: ``{"include_usage": True}`` asks for the token counts.
         extra_headers: HTTP headers; they replace others of the same name, None takes one out.
         extra_query: Query parameters.
@@ -201,6 +305,89 @@ class _Tool(msgspec.Struct):
     function: _Object
 
 
+class _Function(msgspec.Struct):
+    name: _Text
+    description: str | None = None
+    parameters: _Object | None = None
+    strict: bool | None = None
+
+
+_Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class _QueryConfig(msgspec.Struct):
+    max_subquestions: Annotated[int, Meta(ge=1, le=10)] | None = None
+    search_weight: Annotated[float, Meta(ge=0, le=100)] | None = None
+    grounding_level: _Share | None = None
+    max_snippets: Annotated[int, Meta(ge=1, le=60)] | None = None
+    max_tokens: Annotated[int, Meta(ge=100, le=8000)] | None = None
+    keyword_threshold: _Share | None = None
+    semantic_threshold: _Share | None = None
+    inline_citations: bool | None = None
+
+
+class _Graph(msgspec.Struct):
+    graph_ids: list[str]
+    subqueries: bool
+    description: str | None = None
+    query_config: _QueryConfig | None = None
+
+
+class _LLM(msgspec.Struct):
+    description: str
+    model: _Text
+
+
+class _Translation(msgspec.Struct):
+    model: _Text
+    formality: bool
+    length_control: bool
+    mask_profanity: bool
+    source_language_code: str | None = None
+    target_language_code: str | None = None
+
+
+class _Variable(msgspec.Struct):
+    name: _Text
+    file_id: _Text
+
+
+class _Vision(msgspec.Struct):
+    model: _Text
+    variables: list[_Variable]
+
+
+class _WebSearch(msgspec.Struct):
+    include_domains: list[str] | None = None  # the specification requires both, its examples none
+    exclude_domains: list[str] | None = None
+
+
+# By the tool's type: what its function must be, and an example. Other types are passed on.
+_FUNCTIONS: Final[dict[str, tuple[type[msgspec.Struct], str]]] = {
+    "function": (_Function, "{'name': 'f', 'description': '...', 'parameters': {...}}"),
+    "graph": (_Graph, "{'graph_ids': ['...'], 'subqueries': True}"),
+    "llm": (_LLM, "{'description': '...', 'model': 'palmyra-x5'}"),
+    "translation": (
+        _Translation,
+        "{'model': '...', 'formality': False, 'length_control': False, 'mask_profanity': False}",
+    ),
+    "vision": (
+        _Vision,
+        "{'model': 'palmyra-vision', 'variables': [{'name': '...', 'file_id': '...'}]}",
+    ),
+    "web_search": (_WebSearch, "{'include_domains': ['...']}"),
+}
+
+
+class _Name(msgspec.Struct):
+    name: _Text
+
+
+class _NamedToolChoice(msgspec.Struct):
+    type: _Text
+    function: _Name
+
+
 class _StreamOptions(msgspec.Struct):
     include_usage: bool
 
@@ -231,6 +418,9 @@ _HINTS: Final = {
     "messages.role": "It is 'user', 'assistant', 'system' or 'tool'.",
     "messages.content": "It is text, or a list such as [{'type': 'text', 'text': 'Hello'}].",
     "tools": "One is like {'type': 'function', 'function': {...}}; leave tools out to send none.",
+    "tool_choice": (
+        "It is 'auto', 'none', 'required', or {'type': 'function', 'function': {'name': ...}}."
+    ),
     "response_format": "It is {'type': 'json_schema', 'json_schema': {...}} or {'type': 'text'}.",
     "stream_options": "It is {'include_usage': True}.",
 }
@@ -253,18 +443,18 @@ def build_body(request: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in request.items()
         if value is not None and name not in _NOT_IN_BODY
     }
-    try:
-        msgspec.convert(given, _Request)
-    except msgspec.ValidationError as exc:
-        raise _explain(str(exc)) from None
+    _check(given, _Request)
+    extra_body = request.get("extra_body")
     _check_tools(given.get("tools", ()))
+    if not (isinstance(extra_body, Mapping) and "tools" in extra_body):
+        _check_tool_choice(given.get("tool_choice"), given.get("tools", ()))
     for name in _NOT_IN_BODY:
         value = request.get(name)
         if value is not None and not isinstance(value, Mapping):  # not shown: may hold a secret
             raise InvalidParameterError(f"{name} must be a mapping, not {type(value).__name__}.")
     check_headers("extra_headers", request.get("extra_headers"), InvalidParameterError)
     _check_query(request.get("extra_query") or {})
-    return {**given, "stream": True, **_plain(request.get("extra_body") or {}, "extra_body")}
+    return {**given, "stream": True, **_plain(extra_body or {}, "extra_body")}
 
 
 def encode_body(body: Mapping[str, Any]) -> bytes:
@@ -316,6 +506,8 @@ def _plain(value: Any, name: str) -> Any:
     if _is_lazy(value):
         value = list(value)
     if isinstance(value, list | tuple):
+        if name == "tools":
+            _refuse_functions(value)  # pyright: ignore[reportUnknownArgumentType]
         value = [_message_param(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     try:
         return msgspec.to_builtins(value, builtin_types=_BINARY, enc_hook=_encode_foreign)
@@ -341,7 +533,19 @@ def _message_param(item: Any) -> Any:
     return item.to_param() if isinstance(item, ParsedChatCompletionMessage) else item
 
 
+def _refuse_functions(tools: Iterable[Any]) -> None:
+    """A function is made a tool once, not at each request, and whoever calls it needs the tool."""
+    for position, tool in enumerate(tools):
+        if callable(tool) and not isinstance(tool, FunctionTool):
+            name = getattr(tool, "__name__", type(tool).__name__)
+            raise InvalidParameterError(
+                f"tools[{position}] is {name} itself; make it a tool: function_tool({name})."
+            )
+
+
 def _encode_foreign(value: Any) -> Any:
+    if isinstance(value, FunctionTool):
+        return value.to_param()
     dump = getattr(value, "model_dump", None)  # pydantic, and with it the official SDK's messages
     if dump is not None:
         return dump(exclude_none=True, by_alias=True)
@@ -359,18 +563,58 @@ def _is_mapping(value: object) -> bool:
     return isinstance(value, Mapping)
 
 
-def _check_tools(tools: Iterable[Mapping[str, Any]]) -> None:
+def _check_tools(tools: Sequence[Mapping[str, Any]]) -> None:
     built_in = {str(tool["type"]) for tool in tools} - {"function"}
     if len(built_in) > 1:
         raise InvalidParameterError(
             f"tools holds several built-in tools ({', '.join(sorted(built_in))}); the API takes "
             "one kind per request."
         )
+    for position, tool in enumerate(tools):
+        if tool["type"] in _FUNCTIONS:
+            expected, example = _FUNCTIONS[tool["type"]]
+            hint = f"For {tool['type']!r} it is like {example}."
+            _check(tool["function"], expected, f"tools[{position}].function", hint)
+    twice = [name for name, times in Counter(_function_names(tools)).items() if times > 1]
+    if twice:
+        raise InvalidParameterError(
+            f"tools holds several functions named {twice[0]!r}; nothing could tell them apart."
+        )
 
 
-def _explain(reason: str) -> InvalidParameterError:
+def _check_tool_choice(choice: str | _Object | None, tools: Sequence[Mapping[str, Any]]) -> None:
+    # With "value" it has the form of the specification, which no example uses; it is passed on.
+    if choice is None or (not isinstance(choice, str) and "value" in choice):
+        return
+    if not tools:
+        raise InvalidParameterError("tool_choice needs tools to choose from; there are none.")
+    if isinstance(choice, str) or choice.get("type", "function") != "function":
+        return
+    _check(choice, _NamedToolChoice, "tool_choice")
+    name, names = choice["function"]["name"], _function_names(tools)
+    if name not in names:
+        among = f"they are {', '.join(map(repr, names))}" if names else "there are none"
+        raise InvalidParameterError(
+            f"tool_choice names {name!r}, which is not among the functions in tools; {among}."
+        )
+
+
+def _function_names(tools: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [tool["function"]["name"] for tool in tools if tool["type"] == "function"]
+
+
+def _check(
+    value: _Object, expected: type[msgspec.Struct], place: str = "", hint: str | None = None
+) -> None:
+    try:
+        msgspec.convert(value, expected)
+    except msgspec.ValidationError as exc:
+        raise _explain(str(exc), place, hint) from None
+
+
+def _explain(reason: str, place: str, hint: str | None) -> InvalidParameterError:
     what, _, where = reason.partition(" - at `$")
-    place = where.rstrip("`").lstrip(".")
+    place = (place + where.rstrip("`")).lstrip(".")
     if missing := _MISSING.fullmatch(what):
         said = f"{place} has no {missing[1]!r}" if place else f"{missing[1]} is missing"
         place = place or missing[1]
@@ -378,7 +622,7 @@ def _explain(reason: str) -> InvalidParameterError:
         types = _TYPES.sub(lambda found: _JSON_NAMES.get(found[0], found[0]), what)
         said = f"{place} is wrong: {types[0].lower()}{types[1:]}"
     named = re.sub(r"\[.*?\]", "", place)
-    hint = _HINTS.get(named) or _HINTS.get(named.partition(".")[0], "")
+    hint = hint or _HINTS.get(named) or _HINTS.get(named.partition(".")[0], "")
     return InvalidParameterError(f"{said}. {hint}".rstrip())
 
 

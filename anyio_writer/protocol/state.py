@@ -288,9 +288,7 @@ class ChatCompletionStreamState(Generic[T]):
 
     # Chunks.
 
-    def _take(  # noqa: C901 - the hot path: one call a chunk
-        self, chunk: ChatCompletionChunk, payload: bytes, events: _Events | None
-    ) -> None:
+    def _take(self, chunk: ChatCompletionChunk, payload: bytes, events: _Events | None) -> None:
         if chunk.error is not None or chunk.tpe is not None or chunk.object == "error":
             if chunk.is_error:
                 raise _stream_error(payload)

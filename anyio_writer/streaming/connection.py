@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
+from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import anyio
@@ -73,7 +74,7 @@ class ByteSource(Protocol):
         """The same without a layer in between: the pieces as they come, perhaps empty."""
         ...
 
-    def as_bytes(self, piece: object) -> bytes:
+    def as_bytes(self, piece: Any) -> bytes:
         """A piece that is not of type ``bytes`` as bytes; raises if it has none."""
         ...
 
@@ -123,13 +124,13 @@ class IterableSource:
         """The pieces as they come."""
         return self._body.pieces()
 
-    def as_bytes(self, piece: object) -> bytes:
+    def as_bytes(self, piece: Any) -> bytes:
         """Views of bytes are bytes, too."""
         if not isinstance(piece, bytes | bytearray | memoryview):
             raise APIConnectionError(
                 f"The source of the stream gave {type(piece).__name__}, not bytes."
             )
-        return bytes(piece)
+        return bytes(piece)  # pyright: ignore[reportUnknownArgumentType]
 
     def translate(self, exc: Exception) -> Exception:
         """Whatever the source raises is a connection that broke."""
@@ -222,9 +223,9 @@ class HTTPSource:
         """The pieces of the body as they come."""
         return self._body.pieces()
 
-    def as_bytes(self, piece: object) -> bytes:
-        """An HTTP library gives bytes."""
-        return bytes(memoryview(piece))  # type: ignore[arg-type]
+    def as_bytes(self, piece: Any) -> bytes:
+        """An HTTP library gives bytes, or a kind of them."""
+        return bytes(memoryview(piece))
 
     def translate(self, exc: Exception) -> Exception:
         """What the HTTP library raises is mapped; bugs in a client's own transport are not."""
@@ -344,11 +345,11 @@ class _Body:
 
     def pieces(self) -> AsyncIterator[bytes]:
         """What is read from, to be iterated directly where that makes no difference."""
-        iterator: object = self._iterator
-        if not inspect.isasyncgen(iterator):
+        iterator = self._iterator
+        if not isinstance(iterator, AsyncGeneratorType):
             return self
         self._started = True
-        return iterator
+        return iterator  # pyright: ignore[reportUnknownVariableType]
 
     def __aiter__(self) -> Self:
         return self

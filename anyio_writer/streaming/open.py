@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from ..config import (
     Configuration,
@@ -15,14 +15,11 @@ from ..config import (
 )
 from ..errors import ConfigurationError
 from ..params import ChatRequest, ResponseFormat, build_body
+from ..structured.response_format import ResponseType, response_type_of
+from ..structured.tools import FunctionTool
 from .connection import Gate, HTTPSource, IterableSource
 from .http import Client, http_module
 from .stream import ChatCompletionStream
-
-
-if TYPE_CHECKING:
-    from ..structured.response_format import ResponseType
-    from ..structured.tools import FunctionTool
 
 T = TypeVar("T")
 
@@ -208,19 +205,14 @@ def _reader_of(response_format: object) -> ResponseType[Any] | None:
     """What the answer is read with; None where nothing is to be parsed."""
     if response_format is None or isinstance(response_format, Mapping | str):
         return None  # the API's own form, or what is refused for not having it
-    from ..structured.response_format import response_type_of  # noqa: PLC0415 - not all need it
-
     return response_type_of(response_format)
 
 
 def _listed(tools: Any) -> Any:
-    """The tools as a list, so that they can be looked at twice."""
-    return list(tools) if isinstance(tools, Iterable) and not isinstance(tools, Mapping) else tools
+    """The tools as a list, so that they can be looked at twice; what is none is left as it is."""
+    given: object = tools
+    return list(tools) if isinstance(given, Iterable) and not isinstance(given, Mapping) else tools
 
 
 def _by_name(tools: Iterable[object]) -> dict[str, FunctionTool[..., Any]]:
-    if not tools:
-        return {}
-    from ..structured.tools import FunctionTool  # noqa: PLC0415
-
     return {tool.name: tool for tool in tools if isinstance(tool, FunctionTool)}

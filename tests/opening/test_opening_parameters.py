@@ -36,7 +36,7 @@ def user(content: Any) -> dict[str, Any]:
 
 
 def function(**fields: Any) -> dict[str, Any]:
-    return {"tools": [{"type": "function", "function": fields}]}
+    return {"tools": [{"type": "function", "function": {"name": "f"} | fields}]}
 
 
 def endless() -> list[Any]:
@@ -134,12 +134,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"tools": [{"type": "llm", "function": {}}, {"type": "graph", "function": {}}]},
         "tools holds several built-in tools (graph, llm); the API takes one kind per request.",
     ),
-    (
-        {"tools": [print]},
-        "tools cannot be sent as JSON: objects of type builtin_function_or_method are not supp",
-    ),
+    ({"tools": [print]}, "tools[0] is print itself; make it a tool: function_tool(print)."),
     (function(parameters=object()), "tools cannot be sent as JSON: objects of type object are "),
-    (function(parameters=b"{}"), "tools cannot be sent as JSON: Object of type bytes is not "),
+    (
+        function(parameters=b"{}"),
+        "tools[0].function.parameters is wrong: expected `dict | None`, got `bytes`.",
+    ),
+    (function(title=b"{}"), "tools cannot be sent as JSON: Object of type bytes is not "),
     (function(parameters=endless()), "tools is nested too deeply to be sent as JSON."),
     (function(maximum=math.nan), "tools cannot be sent as JSON: Out of range float values "),
     ({"tool_choice": 5}, "tool_choice is wrong: expected `str | dict | None`, got `int`."),

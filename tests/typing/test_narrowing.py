@@ -299,9 +299,9 @@ def test_wrong_arguments() -> None:
     messages: list[Message] = [{"role": "user", "content": "Hello"}]
     writer = AsyncWriter(api_key="key")
     with pytest.raises(InvalidParameterError, match="modle"):
-        open_chat_stream(modle="m", messages=messages, api_key="key")  # type: ignore[call-arg]
+        open_chat_stream(modle="m", messages=messages, api_key="key")  # type: ignore[call-overload]
     with pytest.raises(InvalidParameterError, match="model"):
-        open_chat_stream(messages=messages, api_key="key")  # type: ignore[call-arg]
+        open_chat_stream(messages=messages, api_key="key")  # type: ignore[call-overload]
     with pytest.raises(InvalidParameterError, match="messages"):
         open_chat_stream(model="m", messages="Hello", api_key="key")  # type: ignore[arg-type]
     with pytest.raises(InvalidParameterError, match="role"):
@@ -311,15 +311,15 @@ def test_wrong_arguments() -> None:
             api_key="key",
         )
     with pytest.raises(ConfigurationError, match="timeouts"):
-        open_chat_stream(model="m", messages=messages, timeouts=5, api_key="key")  # type: ignore[arg-type]
+        open_chat_stream(model="m", messages=messages, timeouts=5, api_key="key")  # type: ignore[call-overload]
     with pytest.raises(InvalidParameterError, match="timeouts"):
-        writer.chat.stream(model="m", messages=messages, timeouts=Timeouts())  # type: ignore[call-arg]
+        writer.chat.stream(model="m", messages=messages, timeouts=Timeouts())  # type: ignore[call-overload]
     with pytest.raises(ConfigurationError, match="modle"):
         AsyncWriter(api_key="key", modle="m")  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         Timeouts(first=5)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        open_chat_stream("m", messages)  # type: ignore[call-arg, arg-type]
+        open_chat_stream("m", messages)  # type: ignore[call-overload]
 
 
 def what_an_error_carries(error: APIError | StreamClosedError) -> None:

@@ -1,0 +1,58 @@
+"""JSON that was cut off, as the values it gives for certain."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_IN_NUMBERS: Final = "0123456789+-.eE"
+_NUMBER_STARTS: Final = frozenset("-0123456789")
+_SPACE: Final = " \t\n\r"
+_BEFORE_VALUES: Final = ("[", ",", ":")
+
+
+def partial_value(text: str) -> Any:
+    """What the start of a JSON text says for certain, in plain lists and dicts.
+
+    What comes later only adds to it: strings and lists grow at their end, objects get more keys.
+    A string is there as far as it came, without an escape or a surrogate pair that is cut. A
+    literal is there once it is whole, and a number once something stands behind it: it could go
+    on. Until then a list lacks the element and an object the key. One exception: where an object
+    has a key twice, the later value takes the place of the earlier one, as in other decoders.
+
+    None stands for a text that says nothing yet, and for one that is not the start of any JSON:
+    prose, NaN, a mistake in the middle, half of a surrogate pair, more than 200 levels. A comma
+    that is missing only ends the list or object, and what follows a whole value is not looked at.
+
+    Never raises. Takes one pass of the parser; two if a number may stand at the end.
+    """
+    head = text.rstrip(_IN_NUMBERS)
+    tail = text[len(head) :]
+    try:
+        if tail and tail[0] in _NUMBER_STARTS and _may_precede_a_value(head):
+            # A number that may go on, or the end of a string such as "It is 12, 1". An escape for
+            # the first digit means the same to a string and is an error everywhere else.
+            try:
+                return _parse(f"{head}\\u{ord(tail[0]):04x}{tail[1:]}")
+            except ValueError:
+                return _parse(head)
+        return _parse(text)
+    except ValueError:
+        return None
+
+
+def _may_precede_a_value(text: str) -> bool:
+    text = text.rstrip(_SPACE)
+    return not text or text.endswith(_BEFORE_VALUES)
+
+
+def _parse(text: str) -> Any:
+    # Not at the top: who never reads what is not whole never needs it.
+    from jiter import from_json  # noqa: PLC0415
+
+    # Strings that grow are never the same twice, so only keys are worth remembering.
+    return from_json(
+        text.encode(),
+        allow_inf_nan=False,
+        cache_mode="keys",
+        partial_mode="trailing-strings",
+    )

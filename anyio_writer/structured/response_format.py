@@ -1,0 +1,126 @@
+"""A Python type as the format of an answer: what the API is told, and what its text means.
+
+The API wants an object at the top. A type that is none, such as ``list[int]``, travels as the one
+property of an object and is taken out again; errors speak of the value itself.
+
+Source: the ``response_format`` field of https://dev.writer.com/api-reference/completion-api
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from ..protocol.json import is_object
+from .partial import partial_value
+from .schemas import CACHED_TYPES, codec_of, msgspec_reader, read_json
+from .strict_schema import DEFINITIONS, Schema
+
+T = TypeVar("T")
+
+_PROPERTY: Final = "value"
+_FALLBACK_NAME: Final = "answer"
+_MAX_NAME: Final = 64  # characters
+
+
+class _Wrapped(msgspec.Struct):
+    """The object around a value. The value is read by itself, so that errors know only it."""
+
+    value: msgspec.Raw
+
+
+_WRAPPER: Final = msgspec_reader(msgspec.json.Decoder(_Wrapped))
+
+
+class ResponseType(Generic[T]):
+    """A type as the format of an answer. A ``ValueReader``.
+
+    Attributes:
+        type: The type.
+        param: The request's ``response_format``.
+    """
+
+    __slots__ = ("_codec", "_is_wrapped", "param", "type")
+
+    def __init__(self, tp: Any) -> None:
+        """Describe a type; ``response_type_of`` keeps what was made.
+
+        Raises:
+            TypeError: It cannot be told in a strict schema, or cannot be read; says which field.
+        """
+        self.type: Any = tp
+        self._codec = codec_of(tp)
+        self._is_wrapped = self._codec.schema.get("type") != "object"
+        schema = _wrap(self._codec.schema) if self._is_wrapped else self._codec.schema
+        self.param: dict[str, Any] = {
+            "type": "json_schema",
+            "json_schema": {
+                "name": _format_name(self._codec.name),
+                "schema": schema,
+                "strict": True,
+            },
+        }
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._codec.name})"
+
+    def decode(self, text: str) -> T:
+        """The value of an answer that is whole.
+
+        Raises:
+            ValueMismatchError: The text does not fit the type; its ``text`` and ``path`` are
+                those of the value, without the object around it.
+        """
+        if self._is_wrapped:
+            name = f'{{"{_PROPERTY}": {self._codec.name}}}'
+            text = bytes(read_json(text, _WRAPPER, name).value).decode()
+        value: T = self._codec.decode(text)
+        return value
+
+    def partial(self, text: str) -> Any:
+        """What the start of an answer says so far; None before it does. Never raises."""
+        value = partial_value(text)
+        if not self._is_wrapped:
+            return value
+        return value.get(_PROPERTY) if is_object(value) else None
+
+
+def response_type_of(tp: Any) -> ResponseType[Any]:
+    """The response format of a type, the same one each time unless the type cannot be hashed.
+
+    Args:
+        tp: As for ``codec_of``.
+
+    Raises:
+        TypeError: It cannot be told in a strict schema, or cannot be read; says which field.
+    """
+    try:
+        hash(tp)
+    except TypeError:
+        return ResponseType(tp)
+    return _cached(tp, repr(tp))
+
+
+@lru_cache(maxsize=CACHED_TYPES)
+def _cached(tp: Any, _spelling: str) -> ResponseType[Any]:  # as codec_of has it
+    return ResponseType(tp)
+
+
+def _wrap(schema: Schema) -> Schema:
+    value = {key: each for key, each in schema.items() if key not in DEFINITIONS}
+    definitions = {key: each for key, each in schema.items() if key in DEFINITIONS}
+    return {
+        "type": "object",
+        "properties": {_PROPERTY: value},
+        "required": [_PROPERTY],
+        "additionalProperties": False,
+    } | definitions
+
+
+def _format_name(type_name: str) -> str:
+    """The API takes letters, digits, ``_`` and ``-``, at most 64 of them."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", type_name)[:_MAX_NAME].strip("_")
+    return name or _FALLBACK_NAME
