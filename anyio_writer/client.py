@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 import anyio
 
-from .config import DEFAULT_MAX_CONNECTIONS, Configuration, resolve
+from .config import DEFAULT_MAX_CONNECTIONS, Configuration, StreamSettings, resolve
 from .errors import ConfigurationError, WriterError
 from .params import ChatRequest, ResponseFormat
+from .streaming.conversation import DEFAULT_MAX_ROUNDS, Conversation
 from .streaming.http import Client, http_module, make_client
-from .streaming.open import make_stream
+from .streaming.open import make_conversation, make_stream
 from .streaming.stream import ChatCompletionStream
+from .streaming.tool_runs import DEFAULT_LIMIT, OnError
 
 T = TypeVar("T")
 
@@ -60,7 +62,7 @@ class AsyncWriter:
         self._max_connections = max_connections
         self._gate: anyio.CapacityLimiter | None = None
         self._closed = False
-        self.chat = Chat(self._open)
+        self.chat = Chat(self._open, self._settings)
 
     def __repr__(self) -> str:
         url = self._endpoint.shown_url
@@ -84,7 +86,7 @@ class AsyncWriter:
             with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
                 await self._client.aclose()
 
-    def _open(self, response_format: object, request: ChatRequest) -> ChatCompletionStream[Any]:
+    def _open(self, request: Mapping[str, Any]) -> ChatCompletionStream[Any]:
         if self._closed:
             raise WriterError("This AsyncWriter is closed; make another one.")
         if self._client is None:
@@ -92,7 +94,7 @@ class AsyncWriter:
         if self._gate is None:
             self._gate = anyio.CapacityLimiter(self._max_connections)
         return make_stream(
-            {**request, "response_format": response_format},
+            request,
             self._endpoint,
             self._settings,
             client=self._client,
@@ -103,8 +105,13 @@ class AsyncWriter:
 class Chat:
     """The chat completions of an ``AsyncWriter``."""
 
-    def __init__(self, make: Callable[[object, ChatRequest], ChatCompletionStream[Any]]) -> None:
-        self._make = make
+    def __init__(
+        self,
+        make_stream: Callable[[Mapping[str, Any]], ChatCompletionStream[Any]],
+        settings: StreamSettings,
+    ) -> None:
+        self._make_stream = make_stream
+        self._settings = settings
 
     @overload
     def stream(
@@ -134,4 +141,74 @@ class Chat:
             InvalidParameterError: A field of the request is missing, wrong or unknown.
             TypeError: The response format cannot be told to the API.
         """
-        return self._make(response_format, request)
+        return self._make_stream({**request, "response_format": response_format})
+
+    @overload
+    def conversation(
+        self,
+        *,
+        response_format: type[T],
+        max_rounds: int = DEFAULT_MAX_ROUNDS,
+        total_time: float | None = None,
+        tool_limit: int | None = DEFAULT_LIMIT,
+        on_tool_error: OnError = "reply",
+        **request: Unpack[ChatRequest],
+    ) -> Conversation[T]: ...
+
+    @overload
+    def conversation(
+        self,
+        *,
+        response_format: ResponseFormat | None = None,
+        max_rounds: int = DEFAULT_MAX_ROUNDS,
+        total_time: float | None = None,
+        tool_limit: int | None = DEFAULT_LIMIT,
+        on_tool_error: OnError = "reply",
+        **request: Unpack[ChatRequest],
+    ) -> Conversation[None]: ...
+
+    @overload
+    def conversation(
+        self,
+        *,
+        response_format: object,
+        max_rounds: int = DEFAULT_MAX_ROUNDS,
+        total_time: float | None = None,
+        tool_limit: int | None = DEFAULT_LIMIT,
+        on_tool_error: OnError = "reply",
+        **request: Unpack[ChatRequest],
+    ) -> Conversation[Any]: ...
+
+    def conversation(
+        self,
+        *,
+        response_format: object = None,
+        max_rounds: int = DEFAULT_MAX_ROUNDS,
+        total_time: float | None = None,
+        tool_limit: int | None = DEFAULT_LIMIT,
+        on_tool_error: OnError = "reply",
+        **request: Unpack[ChatRequest],
+    ) -> Conversation[Any]:
+        """Ask, run the functions that the model calls, and ask again; as ``open_conversation``.
+
+        Args:
+            response_format: The type that the last answer is to have.
+            max_rounds: How many requests are sent at the most.
+            total_time: How many seconds all of it may take, tools included; None is no limit.
+            tool_limit: How many calls run at once; None is no limit.
+            on_tool_error: "reply" tells the model what went wrong, "raise" ends the conversation.
+            request: The request's fields, see ``ChatRequest``.
+
+        Raises:
+            InvalidParameterError: A field of the request is missing, wrong or unknown.
+            TypeError: The response format cannot be told to the API.
+        """
+        return make_conversation(
+            {**request, "response_format": response_format},
+            self._make_stream,
+            self._settings,
+            max_rounds=max_rounds,
+            total_time=total_time,
+            tool_limit=tool_limit,
+            on_tool_error=on_tool_error,
+        )

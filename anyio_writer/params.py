@@ -510,7 +510,7 @@ def _plain(value: Any, name: str) -> Any:
             _refuse_functions(value)  # pyright: ignore[reportUnknownArgumentType]
         value = [_message_param(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     try:
-        return msgspec.to_builtins(value, builtin_types=_BINARY, enc_hook=_encode_foreign)
+        return msgspec.to_builtins(value, builtin_types=_BINARY, enc_hook=encode_foreign)
     except RecursionError:
         raise InvalidParameterError(f"{name} is nested too deeply to be sent as JSON.") from None
     except (TypeError, ValueError) as exc:
@@ -543,7 +543,12 @@ def _refuse_functions(tools: Iterable[Any]) -> None:
             )
 
 
-def _encode_foreign(value: Any) -> Any:
+def encode_foreign(value: Any) -> Any:
+    """What msgspec does not know, as something that it does: an ``enc_hook``.
+
+    Raises:
+        TypeError: Nothing is known to do with it.
+    """
     if isinstance(value, FunctionTool):
         return value.to_param()
     dump = getattr(value, "model_dump", None)  # pydantic, and with it the official SDK's messages

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -17,19 +18,19 @@ from anyio_writer import __version__
 from .clients import CLIENTS
 from .processes import Processes, import_time
 from .report import update_document, write_chart, write_tables
-from .scenarios import ALL, SCENARIOS, Mode, Scenario
+from .scenarios import ALL, LIMITS, SCENARIOS, Mode, Scenario
 
 _DOCS: Final = Path(__file__).parent.parent / "docs"
 _PACKAGES: Final = (
     *("writer-sdk", "openai", "httpx-sse", "httpx", "httpx2", "httpcore", "h11", "anyio", "trio"),
-    *("uvloop", "msgspec", "pydantic"),
+    *("uvloop", "msgspec", "pydantic", "jiter"),
 )
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     sizes = parser.add_mutually_exclusive_group()
-    sizes.add_argument("--quick", action="store_true", help="about 3 minutes instead of 20")
+    sizes.add_argument("--quick", action="store_true", help="minutes instead of half an hour")
     sizes.add_argument("--smoke", action="store_true", help="only whether everything runs")
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, metavar="SCENARIO", default=[])
     parser.add_argument("--clients", nargs="+", choices=CLIENTS, metavar="CLIENT", default=[])
@@ -63,9 +64,8 @@ def _processor() -> str:
 
 def measure(
     processes: Processes, name: str, scenario: Scenario, mode: Mode, asked: argparse.Namespace
-) -> list[dict[str, Any]]:
+) -> Iterator[list[dict[str, Any]]]:
     """Every case on every backend: round after round, in each round everybody once."""
-    results = []
     wanted = [each for each in scenario.entrants if each[0] in (asked.clients or CLIENTS)]
     backends = [each for each in scenario.backends if each in (asked.backends or ALL)]
     run = _runner(processes, scenario, mode)
@@ -75,22 +75,36 @@ def measure(
             if run == processes.run:
                 processes.prepare([client for client, _ in entrants], backend)
             rounds: list[list[Any]] = [[] for _ in entrants]
-            for _ in range(asked.rounds or scenario.rounds[mode]):
-                for (client, way), samples in zip(entrants, rounds, strict=True):
+            for number in range(asked.rounds or scenario.rounds[mode]):
+                for (client, way), samples in _in_turns(
+                    list(zip(entrants, rounds, strict=True)), number
+                ):
                     task = {"measure": scenario.measure, "way": way, "arguments": arguments}
-                    samples.append(run(client, backend, task))
+                    samples.append(run(client, backend, task | {"limit": LIMITS[mode]}))
             what = {"scenario": name, "case": case, "backend": backend}
-            results += [
+            yield [
                 {**what, "client": client, "way": way, "rounds": samples}
                 for (client, way), samples in zip(entrants, rounds, strict=True)
             ]
-    return results
+
+
+def _in_turns(everybody: list[Any], number: int) -> list[Any]:
+    """Each round begins with the next one, so that nobody always comes behind the same other."""
+    start = number % max(1, len(everybody))
+    return everybody[start:] + everybody[:start]
 
 
 def _runner(processes: Processes, scenario: Scenario, mode: Mode) -> Any:
     if scenario.measure == "import":
-        return lambda client, _backend, _task: import_time(CLIENTS[client].module)
+        return lambda _client, _backend, task: import_time(task["way"])
     return processes.run_fresh if scenario.fresh and mode != "smoke" else processes.run
+
+
+def save(path: Path, found: dict[str, Any]) -> None:
+    """Write the results so far; whoever interrupts a run has a whole file."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(found, indent=1) + "\n")
+    part.replace(path)
 
 
 def main() -> int:
@@ -105,12 +119,12 @@ def main() -> int:
     with Processes() as processes:
         for name in asked.only or SCENARIOS:
             begin = time.monotonic()
-            results = measure(processes, name, SCENARIOS[name], mode, asked)
-            found["results"] += results
-            print(write_tables(name, results))
+            for rows in measure(processes, name, SCENARIOS[name], mode, asked):
+                found["results"] += rows
+                if asked.json:
+                    save(asked.json, found)
+            print(write_tables(name, found["results"]))
             print(f"({time.monotonic() - begin:.0f} s)\n", flush=True)
-            if asked.json:
-                asked.json.write_text(json.dumps(found, indent=1) + "\n")
     wrong = [
         (row["scenario"], row["case"], row["backend"], row["client"], row["way"], sample["error"])
         for row in found["results"]

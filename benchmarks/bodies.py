@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import lru_cache
 from itertools import cycle, islice
 from typing import Any, Final, NamedTuple
 
@@ -37,7 +37,8 @@ _WORDS: Final = (
     "waves",
     "more",
 )
-_PIECE: Final = 6  # characters of a tool call's arguments in one chunk
+_PIECE: Final = 6  # characters of JSON in one chunk
+_STEP: Final = '{"title":"look","text":"The sky looks blue","minutes":5}'
 
 
 def _text(count: int) -> str:
@@ -47,6 +48,24 @@ def _text(count: int) -> str:
 def _arguments(count: int) -> str:
     filler = _text(count * 2)[: count * _PIECE - len('{"text":""}')]
     return json.dumps({"text": filler}, separators=(",", ":"))
+
+
+def json_answer(pieces: int) -> tuple[str, int]:
+    """An answer of the type ``Answer`` in clients.py, and how much of it goes into one chunk.
+
+    Its length is exactly that of the pieces, each as short as in a tool call if possible.
+    """
+    shortest = len('{"steps":[],"note":""}')
+    size = max(_PIECE, -(-shortest // pieces))
+    room = pieces * size - shortest
+    steps = ",".join([_STEP] * (room // (len(_STEP) + 1)))
+    note = _text(pieces * size)[: room - len(steps)]
+    return f'{{"steps":[{steps}],"note":"{note}"}}', size
+
+
+def _json(count: int) -> list[Any]:
+    text, size = json_answer(count)
+    return writer_chunks(text, token_pattern=f".{{{size}}}")
 
 
 def _tool_call(count: int) -> list[Any]:
@@ -69,6 +88,7 @@ _SHAPES: Final = {
     "text": lambda count: writer_chunks(_text(count)),
     "logprobs": lambda count: writer_chunks(_text(count), logprobs=True),
     "tool call": _tool_call,
+    "json": _json,
     "stamped": lambda count: writer_chunks(STAMP.decode() * count, token_pattern=r"\d{19}"),
 }
 
@@ -94,7 +114,7 @@ def plan_of(model: str) -> Plan:
     return Plan(*json.loads(model))
 
 
-@cache
+@lru_cache(maxsize=16)  # the longest ones take 100 MB and more
 def payloads(shape: str, chunks: int) -> list[bytes]:
     """The server-sent events of a stream."""
     made = [sse_event(chunk) for chunk in _SHAPES[shape](chunks - 2)]
@@ -107,15 +127,21 @@ def framed(payload: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(payload), payload)
 
 
-def amounts(plan: Plan, unit: str) -> tuple[int, int]:
-    """What a client has got after the first token, and at the end of the stream.
+class Amounts(NamedTuple):
+    """What a client has got of a stream at its first token, at its last one, and at its end."""
 
-    In pieces of the answer, in bytes of the body, or in bytes on the wire.
-    """
+    first: int
+    last: int
+    total: int
+
+
+def amounts(plan: Plan, unit: str) -> Amounts:
+    """In pieces of the answer, in bytes of the body, or in bytes on the wire."""
     if unit == "pieces":
-        return 1, plan.chunks - 2
+        return Amounts(1, plan.chunks - 2, plan.chunks - 2)
     events = payloads(plan.shape, plan.chunks)
-    if unit == "bytes":
-        return sum(map(len, events[:FIRST])), sum(map(len, events))
-    wire = [len(framed(each)) for each in events]
-    return len(HEAD) + sum(wire[:FIRST]), len(HEAD) + sum(wire) + len(END)
+    sizes, head, end = [len(each) for each in events], 0, 0
+    if unit == "wire":
+        sizes = [len(framed(each)) for each in events]
+        head, end = len(HEAD), len(END)
+    return Amounts(head + sum(sizes[:FIRST]), head + sum(sizes[:-1]), head + sum(sizes) + end)

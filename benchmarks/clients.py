@@ -11,6 +11,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -27,10 +28,15 @@ EXTRA_CONSUMERS: Final = 7
 _ARGUMENTS: Final = "tool_calls.function.arguments.delta"
 
 
+def _no_limits(module: str) -> Any:
+    """As many connections as there are streams: the SDKs' own pools have 100 and 1,000."""
+    httpx: Any = importlib.import_module(module)
+    return httpx.Limits(max_connections=None, max_keepalive_connections=None)
+
+
 def _httpx_client(module: str = "httpx") -> Any:
     httpx: Any = importlib.import_module(module)
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    return httpx.AsyncClient(timeout=TIMEOUT, limits=limits)
+    return httpx.AsyncClient(timeout=TIMEOUT, limits=_no_limits(module))
 
 
 def _question(model: str) -> dict[str, Any]:
@@ -46,7 +52,7 @@ async def open_ours(url: str) -> AsyncIterator[Any]:
 
     timeouts = Timeouts(connect=TIMEOUT)
     async with AsyncWriter(api_key="key", base_url=url, timeouts=timeouts) as writer:
-        yield lambda model: writer.chat.stream(**_question(model))
+        yield lambda model, **more: writer.chat.stream(**_question(model), **more)
 
 
 @asynccontextmanager
@@ -58,23 +64,35 @@ async def open_ours_httpx2(url: str) -> AsyncIterator[Any]:
         _httpx_client("httpx2") as client,
         AsyncWriter(client=client, api_key="key", base_url=url, timeouts=timeouts) as writer,
     ):
-        yield lambda model: writer.chat.stream(**_question(model))
+        yield lambda model, **more: writer.chat.stream(**_question(model), **more)
 
 
 @asynccontextmanager
 async def open_writer_sdk(url: str) -> AsyncIterator[Any]:
-    from writerai import AsyncWriter
+    from writerai import AsyncWriter, DefaultAsyncHttpxClient
 
-    async with AsyncWriter(api_key="key", base_url=url, timeout=TIMEOUT, max_retries=0) as writer:
+    async with AsyncWriter(
+        api_key="key",
+        base_url=url,
+        timeout=TIMEOUT,
+        max_retries=0,
+        http_client=DefaultAsyncHttpxClient(limits=_no_limits("httpx")),
+    ) as writer:
         yield lambda model: writer.chat.stream(**_question(model))
 
 
 @asynccontextmanager
 async def open_openai(url: str) -> AsyncIterator[Any]:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 
-    async with AsyncOpenAI(api_key="key", base_url=url, timeout=TIMEOUT, max_retries=0) as client:
-        yield lambda model: client.chat.completions.stream(**_question(model))
+    async with AsyncOpenAI(
+        api_key="key",
+        base_url=url,
+        timeout=TIMEOUT,
+        max_retries=0,
+        http_client=DefaultAsyncHttpx2Client(limits=_no_limits("httpx2")),
+    ) as client:
+        yield lambda model, **more: client.chat.completions.stream(**_question(model), **more)
 
 
 async def follow(events: Any, take: Take) -> None:
@@ -107,6 +125,34 @@ async def batches(ask: Any, model: str, take: Take) -> None:
 async def final(ask: Any, model: str, take: Take) -> None:
     async with ask(model) as stream:
         take(await stream.get_final_completion())
+
+
+def typed(answer: Callable[[], Any]) -> Way:
+    """One event after another, of an answer that is to have a type."""
+
+    async def iterate_typed(ask: Any, model: str, take: Take) -> None:
+        async with ask(model, response_format=answer()) as stream:
+            await follow(stream, take)
+
+    return iterate_typed
+
+
+@cache
+def answer_struct() -> Any:
+    """The type of what ``json_answer`` in bodies.py makes."""
+    import msgspec
+
+    step = msgspec.defstruct("Step", [("title", str), ("text", str), ("minutes", int)])
+    return msgspec.defstruct("Answer", [("steps", list[step]), ("note", str)])  # type: ignore[valid-type]
+
+
+@cache
+def answer_model() -> Any:
+    """The same for openai. The stream of writer-sdk takes no types."""
+    from pydantic import create_model
+
+    step = create_model("Step", title=(str, ...), text=(str, ...), minutes=(int, ...))
+    return create_model("Answer", steps=(list[step], ...), note=(str, ...))  # type: ignore[valid-type]
 
 
 async def shared(ask: Any, model: str, take: Take) -> None:
@@ -221,7 +267,7 @@ class Client:
     open: Opening
     ways: dict[str, Way]
     module: str
-    """What an import costs is measured with this one."""
+    """Imported before anything is measured."""
     unit: str = "pieces"
     """What ``take`` gets: pieces of the answer, bytes of the body, bytes on the wire."""
 
@@ -232,6 +278,7 @@ _OURS: Final[dict[str, Way]] = {
     "final": final,
     "shared": shared,
     "shared, batches": shared_batches,
+    "typed": typed(answer_struct),
 }
 _SDK: Final[dict[str, Way]] = {"iterate": iterate, "final": final, "shared": shared_by_hand}
 
@@ -244,7 +291,7 @@ CLIENTS: Final = {
     "openai": Client(
         "`AsyncOpenAI().chat.completions.stream`, on its default httpx2",
         open_openai,
-        _SDK,
+        {**_SDK, "typed": typed(answer_model)},
         "openai",
     ),
     "httpx-sse": Client(
@@ -263,4 +310,5 @@ CLIENTS: Final = {
         "socket",
         "wire",
     ),
+    "jiter": Client("`from_json`: the parser of JSON that is cut off", open_socket, {}, "jiter"),
 }

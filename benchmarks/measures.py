@@ -5,27 +5,31 @@ from __future__ import annotations
 import codecs
 import gc
 import itertools
+import json
 import math
 import os
 import re
 import resource
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Final, NamedTuple
 
 import anyio
 
-from .bodies import FEWEST, HEAD_START, STAMP, Plan, amounts, payloads
-from .clients import CLIENTS, EXTRA_CONSUMERS, Client
+from .bodies import FEWEST, FIRST, HEAD_START, STAMP, Plan, amounts, json_answer, payloads
+from .clients import CLIENTS, EXTRA_CONSUMERS, Client, answer_struct
 
 Numbers = dict[str, float]
 
 _STAMPS: Final = re.compile(rb'"delta":\{"content":"(\d{%d})"' % len(STAMP))
 _WARM_UP: Final = Plan(chunks=50)
 _SHORTEST: Final = Plan(chunks=FEWEST)
+_OPENING: Final = 120.0  # seconds until all streams have to be open
+_OVERTIME: Final = 20.0  # seconds behind the time due, until a client is cut off
+_BEHIND: Final = 0.25  # seconds, and as much of the time due: less is no sign of overload
 _SHORT_ONES: Final = 10
 _SETTLE: Final = 0.3  # seconds of quiet before memory is looked at
 _READ: Final = 65536
@@ -46,31 +50,43 @@ class Clocks(NamedTuple):
         used = resource.getrusage(resource.RUSAGE_SELF)
         return cls(time.perf_counter(), time.process_time(), used.ru_utime, used.ru_stime)
 
-    def until(self, end: Clocks, chunks: int) -> Numbers:
+    def until(self, end: Clocks, chunks: float) -> Numbers:
         """Microseconds per chunk."""
         spent = [(b - a) / chunks * 1e6 for a, b in zip(self, end, strict=True)]
         return {f"{name}_us": value for name, value in zip(self._fields, spent, strict=True)}
 
 
 class Meter:
-    """Counts what comes, and reads the clocks when all streams have begun and when all is there."""
+    """Counts what comes, and reads the clocks at the first and the last token of all streams.
+
+    Not at the end: what it costs to close many streams at once is another question.
+    """
 
     def __init__(self, plan: Plan, unit: str, *, copies: int = 1, latency: bool = False) -> None:
-        first, total = amounts(plan, unit)
+        first, last, total = amounts(plan, unit)
         self.count = 0
         self.expected = total * plan.streams * copies
         self.marks: list[Clocks] = []
         self.begun = anyio.Event()
+        self.was_cut: float | None = None
+        """How much had come behind the first tokens when a client was cut off."""
         self.latencies: list[int] = []
         self.take: Callable[[Any], None] = self._pieces if unit == "pieces" else self._bytes
         if latency:
             self.take = self._stamped_pieces if unit == "pieces" else self._stamped_bytes
-        self._next = first * plan.streams
+        self._first = self._next = first * plan.streams
+        self._last = last * plan.streams
 
     def _mark(self) -> None:
         self.marks.append(Clocks.now())
         self.begun.set()
-        self._next = self.expected if self.count < self.expected else math.inf
+        self._next = self._last if self.count < self._last else math.inf
+
+    def cut(self) -> None:
+        """Read the clocks early."""
+        if len(self.marks) == 1:
+            self.was_cut = (self.count - self._first) / (self._last - self._first)
+            self._mark()
 
     def _pieces(self, _piece: object) -> None:
         self.count += 1
@@ -112,13 +128,15 @@ def fast(url: str, client: Client, way: str, shape: str, chunks: int) -> Any:
     copies = EXTRA_CONSUMERS + 1 if way.startswith("shared") else 1
 
     async def run() -> Numbers:
-        plan = Plan(shape, chunks)
+        plan, warm_up, shortest = (
+            Plan(shape, count) for count in (chunks, min(chunks, 50), FEWEST)
+        )
         async with client.open(url) as session:
-            for each in (_WARM_UP, _WARM_UP, _SHORTEST, plan._replace(chunks=FEWEST)):
+            for each in (warm_up, warm_up, shortest):
                 await read(session, each.model(), _ignore)
             begin = _settle()
             for _ in range(_SHORT_ONES):
-                await read(session, _SHORTEST.model(), _ignore)
+                await read(session, shortest.model(), _ignore)
             short = begin.until(Clocks.now(), _SHORT_ONES)
             meter = Meter(plan, client.unit, copies=copies)
             begin = _settle()
@@ -141,27 +159,61 @@ def paced(
     chunks: int,
     shape: str = "text",
 ) -> Any:
-    """Many streams at a steady rate: from when all are open to when all is there."""
+    """Many streams at a steady rate: from when all are open to when all is there.
+
+    A client that cannot keep up is cut off at last; its numbers are then those of what it did.
+    """
     read = client.ways[way]
+    due = (chunks - FEWEST) / rate
 
     async def run() -> Numbers:
         plan = Plan(shape, chunks, rate, streams, run=_run_number())
         meter = Meter(plan, client.unit, latency=shape == "stamped")
-        async with client.open(url) as session, anyio.create_task_group() as tasks:
+        async with client.open(url) as session:
             await read(session, _WARM_UP.model(), _ignore)
             gc.collect()
-            for _ in range(streams):
-                tasks.start_soon(read, session, plan.model(), meter.take)
-        _checked(meter, way)
-        begin, end = meter.marks
-        numbers = begin.until(end, streams * (chunks - FEWEST))
-        numbers["late"] = (end.wall - begin.wall - HEAD_START) / ((chunks - FEWEST) / rate)
-        if found := meter.latencies[streams:]:  # the first ones came while others were opened
-            numbers["latency_p50_us"] = median(found) / 1e3
-            numbers["latency_p99_us"] = quantiles(found, n=100)[-1] / 1e3
-        return numbers
+            async with anyio.create_task_group() as watch:
+                watch.start_soon(_cut_off, watch.cancel_scope, meter, due)
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(streams):
+                        tasks.start_soon(read, session, plan.model(), meter.take)
+                watch.cancel_scope.cancel()
+        return _pace_kept(meter, plan, way, due)
 
     return run
+
+
+def _pace_kept(meter: Meter, plan: Plan, way: str, due: float) -> Numbers:
+    if not meter.marks:
+        return {"gave_up_s": _OPENING}
+    share = 1.0
+    if meter.was_cut is None:
+        _checked(meter, way)
+    else:
+        share = meter.was_cut
+    if len(meter.marks) < 2:
+        raise ValueError("the first and the last token came with one read")
+    begin, end = meter.marks[:2]
+    chunks = max(1.0, share * plan.streams * (plan.chunks - FEWEST))
+    took = end.wall - begin.wall - HEAD_START
+    numbers = begin.until(end, chunks)
+    numbers["late"] = took / due
+    numbers["per_second"] = chunks / max(took, due)
+    numbers["overloaded"] = float(took > due * (1 + _BEHIND) + _BEHIND)
+    found = meter.latencies[plan.streams :]  # the first ones came while others were opened
+    if len(found) > 1:
+        numbers["latency_p50_us"] = median(found) / 1e3
+        numbers["latency_p99_us"] = quantiles(found, n=100)[-1] / 1e3
+    return numbers
+
+
+async def _cut_off(scope: anyio.CancelScope, meter: Meter, due: float) -> None:
+    with anyio.move_on_after(_OPENING):
+        await meter.begun.wait()
+    if meter.begun.is_set():
+        await anyio.sleep(HEAD_START + due + _OVERTIME)
+    meter.cut()
+    scope.cancel()
 
 
 def idle(url: str, client: Client, way: str, streams: int, settle: float = _SETTLE) -> Any:
@@ -255,6 +307,51 @@ def _cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
+def partial(name: str, deltas: int) -> Any:
+    """What the JSON of an answer says so far, at every one of its deltas; per delta."""
+
+    async def run() -> Numbers:
+        text, size = json_answer(deltas)
+        read = _parsed_ours if name == "anyio-writer" else _parsed_jiter
+        gc.collect()
+        spent, last = await read(text, size, deltas)
+        if last != json.loads(text):
+            raise ValueError("what was read last is not the answer")
+        return {"cpu_us": spent / deltas / 1e3}
+
+    return run
+
+
+async def _parsed_ours(_text: str, _size: int, deltas: int) -> tuple[int, Any]:
+    """``parsed`` of each event while the stream runs; the rest of the stream is not counted."""
+    from anyio_writer import chat_stream_from
+
+    spent, last = 0, None
+    async with chat_stream_from(_body(deltas), response_format=answer_struct()) as stream:
+        async for event in stream:
+            if event.type == "content.delta":
+                begin = time.thread_time_ns()
+                last = event.parsed
+                spent += time.thread_time_ns() - begin
+    return spent, last
+
+
+async def _body(deltas: int) -> AsyncGenerator[bytes]:
+    for data in _cut(b"".join(payloads("json", deltas + FIRST)), _READ):
+        yield data
+
+
+async def _parsed_jiter(text: str, size: int, _deltas: int) -> tuple[int, Any]:
+    from jiter import from_json
+
+    spent, last, data = 0, None, text.encode()
+    for end in range(size, len(data) + 1, size):
+        begin = time.thread_time_ns()
+        last = from_json(data[:end], partial_mode="trailing-strings")
+        spent += time.thread_time_ns() - begin
+    return spent, last
+
+
 def decoder(name: str, stream: str, size: int, cut: int) -> Any:
     """An SSE decoder without I/O: per event of a typical stream, or one event of ``size`` bytes."""
 
@@ -281,6 +378,8 @@ def measure(url: str, client: str, task: dict[str, Any]) -> Any:
     kind, way, arguments = task["measure"], task["way"], task["arguments"]
     if kind == "decoder":
         return decoder(client, **arguments)
+    if kind == "partial":
+        return partial(client, **arguments)
     return _MEASURES[kind](url, CLIENTS[client], way, **arguments)
 
 

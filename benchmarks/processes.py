@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import select
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -11,12 +14,21 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 _ROOT: Final = Path(__file__).parent.parent
+_TO_START: Final = 120.0  # seconds; nothing may have been compiled yet
+_TO_STOP: Final = 10.0
+_GRACE: Final = 30.0  # seconds behind its own limit, until a worker counts as stuck
+_IMPORTED: Final = re.compile(r"^import time: +(\d+) \| +\d+ \| +(\S+)$", re.MULTILINE)
+# An import leaves bytecode behind, so that at most the first round has to compile.
+_ENVIRONMENT: Final = {
+    name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+}
 
 
 def start(module: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", f"benchmarks.{module}", *arguments],
         cwd=_ROOT,
+        env=_ENVIRONMENT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -24,8 +36,54 @@ def start(module: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """All of them end when their standard input does."""
-    process.communicate()
+    """All of them end when their standard input does, unless they are stuck."""
+    try:
+        process.communicate(timeout=_TO_STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def read_line(process: subprocess.Popen[str], seconds: float) -> str:
+    """What a process says next; nothing if it has died, or says nothing in time."""
+    assert process.stdout is not None
+    ready, _, _ = select.select([process.stdout], [], [], seconds)
+    return process.stdout.readline() if ready else ""
+
+
+class Worker:
+    """One client on one backend, in a process of its own."""
+
+    def __init__(self, url: str, client: str, backend: str) -> None:
+        self._process = start("worker", url, client, backend)
+
+    def wait_ready(self) -> None:
+        """Wait until it has imported its client."""
+        read_line(self._process, _TO_START)
+
+    def ask(self, task: dict[str, Any]) -> Any:
+        """Have it measure something: numbers, or an error."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(task) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return {"error": "the process has died"}
+        limit = task["limit"] + _GRACE
+        if answer := read_line(self._process, limit):
+            return json.loads(answer)
+        died = self._process.poll() is not None
+        self._process.kill()
+        self._process.wait()
+        return {"error": "the process has died" if died else f"no answer in {limit:g} s"}
+
+    def is_alive(self) -> bool:
+        """Whether it can be asked for more."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End the process."""
+        stop(self._process)
 
 
 class Processes:
@@ -33,68 +91,67 @@ class Processes:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._workers: dict[tuple[str, str], subprocess.Popen[str]] = {}
+        self._workers: dict[tuple[str, str], Worker] = {}
         self._url = ""
 
     def __enter__(self) -> Self:
         server = start("server")
         self._stack.callback(stop, server)
-        assert server.stdout is not None
-        self._url = server.stdout.readline().strip()
+        self._url = read_line(server, _TO_START).strip()
+        assert self._url, "the server does not start"
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
     def prepare(self, clients: Iterable[str], backend: str) -> None:
-        """Start what is missing, all at once, and wait until all is quiet again."""
-        missing = [each for each in dict.fromkeys(clients) if (each, backend) not in self._workers]
-        for client in missing:
-            worker = self._start(client, backend)
-            self._stack.callback(stop, worker)
-            self._workers[client, backend] = worker
-        for client in missing:
-            _wait_ready(self._workers[client, backend])
+        """Start what is missing or has died, all at once, and wait until all is quiet again."""
+        started = []
+        for client in dict.fromkeys(clients):
+            worker = self._workers.get((client, backend))
+            if worker is None or not worker.is_alive():
+                worker = Worker(self._url, client, backend)
+                self._stack.callback(worker.stop)
+                self._workers[client, backend] = worker
+                started.append(worker)
+        for worker in started:
+            worker.wait_ready()
 
     def run(self, client: str, backend: str, task: dict[str, Any]) -> Any:
         """Have a client measure something, in the process that it has."""
-        return _ask(self._workers[client, backend], task)
+        self.prepare([client], backend)
+        return self._workers[client, backend].ask(task)
 
     def run_fresh(self, client: str, backend: str, task: dict[str, Any]) -> Any:
         """The same, in a process of its own."""
-        worker = self._start(client, backend)
+        worker = Worker(self._url, client, backend)
         try:
-            _wait_ready(worker)
-            return _ask(worker, task)
+            worker.wait_ready()
+            return worker.ask(task)
         finally:
-            stop(worker)
-
-    def _start(self, client: str, backend: str) -> subprocess.Popen[str]:
-        return start("worker", self._url, client, backend)
+            worker.stop()
 
 
-def _wait_ready(worker: subprocess.Popen[str]) -> None:
-    assert worker.stdout is not None
-    worker.stdout.readline()
-
-
-def _ask(worker: subprocess.Popen[str], task: dict[str, Any]) -> Any:
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    worker.stdin.write(json.dumps(task) + "\n")
-    worker.stdin.flush()
-    answer = worker.stdout.readline()
-    return json.loads(answer) if answer else {"error": "the process has died"}
-
-
-def import_time(module: str) -> dict[str, float]:
+def import_time(modules: str) -> dict[str, Any]:
     """What ``import`` costs in a fresh interpreter: microseconds, and modules."""
-    lines, bare = (_import_lines(f"import {module}"), _import_lines("pass"))
-    spent = int(lines[-1].split("|")[1]) if len(lines) > len(bare) else 0
-    return {"import_us": float(spent), "modules": float(len(lines) - len(bare))}
+    try:
+        bare, lines = (_import_lines(code) for code in ("pass", f"import {modules}"))
+    except subprocess.SubprocessError as exc:
+        return {"error": f"{type(exc).__name__}: {exc}"}
+    added = {name: spent for name, spent in lines.items() if name not in bare}
+    return {"import_us": float(sum(added.values())), "modules": float(len(added))}
 
 
-def _import_lines(code: str) -> list[str]:
+def _import_lines(code: str) -> dict[str, int]:
+    """Every module that was imported, and the microseconds that it took by itself."""
     command = [sys.executable, "-X", "importtime", "-c", code]
-    ran = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True)
-    return [line for line in ran.stderr.splitlines() if line.startswith("import time:")]
+    ran = subprocess.run(
+        command,
+        cwd=_ROOT,
+        env=_ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=_TO_START,
+    )
+    return {name: int(own) for own, name in _IMPORTED.findall(ran.stderr)}

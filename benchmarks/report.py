@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 from .clients import CLIENTS
-from .scenarios import SCENARIOS, Scenario
+from .scenarios import SCENARIOS, Column, Scenario
 
 Row = dict[str, Any]
 
-_BASELINES: Final = ("httpx", "writer-sdk")
 _CHARTED: Final = ("one", "asyncio")
 
 
@@ -56,47 +55,106 @@ def shown(value: float | None) -> str:
 
 
 def write_tables(name: str, rows: list[Row]) -> str:
-    """The table of one scenario."""
+    """The table of one scenario; empty if nobody took part."""
     scenario = SCENARIOS[name]
     rows = [row for row in rows if row["scenario"] == name]
-    heads = _heads(scenario, rows)
-    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join(_rules(heads))} |"]
+    if not rows:
+        return ""
+    heads = {head: key for key, head in _heads(scenario) if len({row[key] for row in rows}) > 1}
+    baselines = [each for each in scenario.baselines if each in {row["client"] for row in rows}]
+    numbers = [f"{scenario.unit}, least", *(f"to {client}" for client in baselines)]
+    numbers += ["growth"] * scenario.grows + [column.heading for column in scenario.columns]
+    lines = []
     for row in sorted(rows, key=_place(rows)):
-        cells = [*_names(row, heads), shown(least(row, scenario.number))]
-        cells += (
-            shown(ratio(row, baseline(row, rows, client), scenario.number))
-            for client in _compared(rows)
-        )
-        for number, _ in scenario.columns:
-            found = [value for value in values(row, number) if value is not None]
-            cells.append(shown(median(found) if found else None))
-        lines.append(f"| {' | '.join(cells)} |")
-    return f"**{scenario.title}**\n\n" + "\n".join(lines) + "\n"
+        cells = [row[key] for key in heads.values()]
+        cells.append(_outcome(row, scenario.number))
+        cells += (_compared(row, rows, client, scenario.number) for client in baselines)
+        if scenario.grows:
+            cells.append(shown(ratio(row, _first_of_its_kind(row, rows), scenario.number)))
+        cells += (_further(row, rows, column) for column in scenario.columns)
+        lines.append(cells)
+    return f"**{scenario.title}**\n\n{_table([*heads], numbers, lines)}"
 
 
-_HEADS: Final = {"case": "Stream", "backend": "Backend", "client": "Client", "way": "Read by"}
+def _heads(scenario: Scenario) -> Iterator[tuple[str, str]]:
+    """What may tell rows apart. Only what differs within a table gets a column."""
+    yield "case", "Stream"
+    yield "backend", "Backend"
+    yield "client", "Client"
+    yield "way", scenario.way
 
 
-def _heads(scenario: Scenario, rows: list[Row]) -> list[str]:
-    """Only what differs within the table gets a column."""
-    names = [head for key, head in _HEADS.items() if len({row[key] for row in rows}) > 1]
-    ratios = [f"to {client}" for client in _compared(rows)]
-    unit = f"{scenario.unit}, least"
-    return [*names, unit, *ratios, *(heading for _, heading in scenario.columns)]
+def _table(names: list[str], numbers: list[str], lines: Iterable[list[str]]) -> str:
+    rules = ["---"] * len(names) + ["---:"] * len(numbers)
+    rows = [[*names, *numbers], rules, *lines]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
-def _names(row: Row, heads: list[str]) -> list[str]:
-    return [row[key] for key, head in _HEADS.items() if head in heads]
+def _outcome(row: Row, number: str) -> str:
+    """The least of all rounds, or why there is none."""
+    found = least(row, number)
+    if found is None and (limits := values(row, "gave_up_s")):
+        return "failed" if None in limits else f"above {limits[0]:g} s"
+    return shown(found)
 
 
-def _rules(heads: list[str]) -> Iterator[str]:
-    for head in heads:
-        yield "---" if head in _HEADS.values() else "---:"
+def _compared(row: Row, rows: list[Row], client: str, number: str) -> str:
+    return shown(ratio(row, baseline(row, rows, client), number))
 
 
-def _compared(rows: list[Row]) -> list[str]:
-    present = {row["client"] for row in rows}
-    return [client for client in _BASELINES if client in present]
+def _further(row: Row, rows: list[Row], column: Column) -> str:
+    if column.ratio_to:
+        return _compared(row, rows, column.ratio_to, column.number)
+    found = [value for value in values(row, column.number) if value is not None]
+    text = shown(median(found) if found else None)
+    return f"{text}, overloaded" if column.number == "late" and overloaded(row) else text
+
+
+def overloaded(row: Row) -> bool:
+    """Whether a client could not keep up, in most of the rounds."""
+    found = [value for value in values(row, "overloaded") if value is not None]
+    return bool(found) and median(found) > 0
+
+
+def _first_of_its_kind(row: Row, rows: list[Row]) -> Row:
+    """The same, in the first of the cases that begin alike: ``text, 500`` for ``text, 8,000``."""
+
+    def kind(each: Row) -> list[str]:
+        shape = each["case"].partition(", ")[0]
+        return [shape, each["backend"], each["client"], each["way"]]
+
+    return next(each for each in rows if kind(each) == kind(row))
+
+
+_BURST, _PACED, _OPEN = "one", "many", "idle"
+
+
+def write_service(rows: list[Row]) -> str:
+    """What one core and one GiB are enough for, out of what was measured."""
+    lines = []
+    for idle in sorted((row for row in rows if row["scenario"] == _OPEN), key=_place(rows)):
+        cells = [idle["backend"], idle["client"]]
+        for name in (_BURST, _PACED):
+            same = (
+                row
+                for row in rows
+                if (row["scenario"], row["way"]) == (name, idle["way"])
+                and (row["backend"], row["client"]) == (idle["backend"], idle["client"])
+            )
+            found = next((least(row, SCENARIOS[name].number) for row in same), None)
+            cells.append(_whole(1e6 / found if found else None))
+        memory = least(idle, SCENARIOS[_OPEN].number)
+        lines.append([*cells, _whole(2**20 / memory if memory and memory > 0 else None)])
+    numbers = ["chunks/s per core, in bursts", "one by one", "open streams per GiB"]
+    return _table(["Backend", "Client"], numbers, lines)
+
+
+def _whole(value: float | None) -> str:
+    """Two digits that count: the third is noise."""
+    if value is None:
+        return "-"
+    digits = 2 - len(str(int(value)))
+    return f"{round(value, digits):,.0f}"
 
 
 def _place(rows: list[Row]) -> Any:
@@ -131,6 +189,8 @@ def update_document(path: Path, found: Row) -> None:
     parts = {"machine": describe_machine(found), "clients": describe_clients()}
     for name in dict.fromkeys(row["scenario"] for row in found["results"]):
         parts[name] = write_tables(name, found["results"]).partition("\n\n")[2]
+    if any(row["scenario"] == _OPEN for row in found["results"]):
+        parts["service"] = write_service(found["results"])
 
     def fill(match: re.Match[str]) -> str:
         name = match[1]

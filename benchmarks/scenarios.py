@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 Mode: TypeAlias = Literal["full", "quick", "smoke"]
 Case: TypeAlias = dict[str, Any]
 
+
+class Column(NamedTuple):
+    """A further number for the report."""
+
+    number: str
+    heading: str
+    ratio_to: str = ""
+    """The client that it is shown as a ratio to."""
+
+
+LIMITS: Final[dict[Mode, float]] = {"full": 300, "quick": 120, "smoke": 60}
+"""Seconds that a client has for one measurement; one that takes longer has no number."""
 ALL: Final = ("asyncio", "uvloop", "trio")
+_SDKS: Final = ("writer-sdk", "openai")
 _EVERYONE: Final = (
     ("anyio-writer", "iterate"),
     ("anyio-writer, httpx2", "iterate"),
@@ -37,8 +50,13 @@ class Scenario:
     too_slow: tuple[tuple[str, str], ...] = ()
     """Clients and cases that would take minutes."""
     unit: str = "µs"
-    columns: tuple[tuple[str, str], ...] = field(default=())
-    """Further numbers for the report, with their headings."""
+    columns: tuple[Column, ...] = ()
+    baselines: tuple[str, ...] = ("httpx", "writer-sdk")
+    """The clients that all are compared with."""
+    way: str = "Read by"
+    """What the ways of its entrants are."""
+    grows: bool = False
+    """Whether cases that begin alike differ in length, and are to be compared with the first."""
 
 
 def _paced(shape: str, *sizes: tuple[int, float, float]) -> dict[str, Case]:
@@ -52,6 +70,12 @@ def _paced(shape: str, *sizes: tuple[int, float, float]) -> dict[str, Case]:
         }
         for streams, rate, seconds in sizes
     }
+
+
+_PACE: Final = (
+    Column("late", "time taken / time due"),
+    Column("per_second", "chunks/s"),
+)
 
 
 def _lengths(*lengths: int, shapes: tuple[str, ...] = ("text", "logprobs", "tool call")) -> Any:
@@ -98,12 +122,52 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         "cpu_beyond_us",
         _EVERYONE,
         {
-            "full": _lengths(500, 2000, 8000) | _lengths(100_000, shapes=("text",)),
+            "full": _lengths(500, 2000, 8000, 100_000),
             "quick": _lengths(500, 2000),
             "smoke": _lengths(20),
         },
-        {"full": 2, "quick": 1, "smoke": 1},
-        too_slow=tuple((each, "logprobs, 8,000") for each in ("writer-sdk", "openai")),
+        {"full": 3, "quick": 1, "smoke": 1},
+        too_slow=tuple(
+            (each, case)
+            for each in _SDKS
+            for case in ("logprobs, 8,000", "logprobs, 100,000", "tool call, 100,000")
+        ),
+        grows=True,
+    ),
+    "typed": Scenario(
+        "JSON that is to have a type",
+        "fast",
+        "cpu_beyond_us",
+        (
+            ("anyio-writer", "typed"),
+            ("anyio-writer, httpx2", "typed"),
+            ("openai", "typed"),
+            ("httpx-sse", "iterate"),
+            ("httpx", "iterate"),
+        ),
+        {
+            "full": _lengths(500, 2000, 8000, 100_000, shapes=("json",)),
+            "quick": _lengths(500, 2000, shapes=("json",)),
+            "smoke": _lengths(20, shapes=("json",)),
+        },
+        {"full": 3, "quick": 1, "smoke": 1},
+        too_slow=(("openai", "json, 100,000"),),
+        baselines=("httpx", "openai"),
+        grows=True,
+    ),
+    "parsed": Scenario(
+        "What JSON says so far, at every delta",
+        "partial",
+        "cpu_us",
+        (("anyio-writer", "event.parsed"), ("jiter", "from_json")),
+        {
+            # 6 characters each; what all of it costs grows with the square of the length.
+            "full": {f"{6 * deltas // 1000} KB": {"deltas": deltas} for deltas in (1667, 16_667)},
+            "quick": {f"{6 * deltas // 1000} KB": {"deltas": deltas} for deltas in (1667,)},
+            "smoke": {"1 KB": {"deltas": 167}},
+        },
+        {"full": 3, "quick": 2, "smoke": 1},
+        baselines=("jiter",),
     ),
     "many": Scenario(
         "Many streams at the pace of a model",
@@ -112,12 +176,12 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         _EVERYONE,
         {
             "full": _paced("text", (100, 50, 2)),
-            "quick": _paced("text", (100, 50, 0.5)),
-            "smoke": _paced("text", (5, 50, 0.1)),
+            "quick": _paced("text", (100, 20, 1)),
+            "smoke": _paced("text", (5, 500, 0.02)),
         },
-        {"full": 2, "quick": 1, "smoke": 1},
+        {"full": 3, "quick": 1, "smoke": 1},
         ALL,
-        columns=(("late", "time taken / time due"),),
+        columns=_PACE,
     ),
     "thousand": Scenario(
         "A thousand streams",
@@ -125,13 +189,13 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         "cpu_us",
         _EVERYONE,
         {
-            "full": _paced("text", (1000, 10, 2)),
-            "quick": _paced("text", (100, 10, 0.5)),
-            "smoke": _paced("text", (5, 50, 0.1)),
+            "full": _paced("text", (1000, 10, 1)),
+            "quick": _paced("text", (200, 5, 1)),
+            "smoke": _paced("text", (10, 200, 0.05)),
         },
-        {"full": 1, "quick": 1, "smoke": 1},
+        {"full": 2, "quick": 1, "smoke": 1},
         ("asyncio", "trio"),
-        columns=(("late", "time taken / time due"),),
+        columns=_PACE,
     ),
     "shared": Scenario(
         "Seven extra consumers that see every event",
@@ -160,11 +224,14 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         {
             "full": _paced("stamped", (1, 200, 2), (100, 20, 2)),
             "quick": _paced("stamped", (1, 200, 0.5), (100, 20, 0.5)),
-            "smoke": _paced("stamped", (1, 100, 0.1)),
+            "smoke": _paced("stamped", (1, 500, 0.02)),
         },
-        {"full": 2, "quick": 1, "smoke": 1},
+        {"full": 3, "quick": 1, "smoke": 1},
         ALL,
-        columns=(("latency_p99_us", "99th percentile, µs"),),
+        columns=(
+            Column("latency_p99_us", "99th percentile, µs"),
+            Column("latency_p99_us", "to httpx", ratio_to="httpx"),
+        ),
     ),
     "idle": Scenario(
         "Memory of an open stream",
@@ -173,7 +240,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         _EVERYONE,
         {
             "full": {"500 streams": {"streams": 500}},
-            "quick": {"500 streams": {"streams": 500}},
+            "quick": {"200 streams": {"streams": 200}},
             "smoke": {"5 streams": {"streams": 5, "settle": 0}},
         },
         {"full": 2, "quick": 1, "smoke": 1},
@@ -193,18 +260,24 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         },
         {"full": 1, "quick": 1, "smoke": 1},
         fresh=True,
-        columns=(("growth_kib", "growth of the process over the last 9 tenths, KiB"),),
+        columns=(Column("growth_kib", "growth of the process over the last 9 tenths, KiB"),),
     ),
     "import": Scenario(
         "Import",
         "import",
         "import_us",
-        tuple(
-            entrant for entrant in _EVERYONE if entrant[0] not in ("anyio-writer, httpx2", "socket")
+        (
+            ("anyio-writer", "anyio_writer"),
+            ("writer-sdk", "writerai"),
+            ("openai", "openai"),
+            ("httpx-sse", "httpx_sse"),
+            ("httpx", "httpx"),
+            ("httpx", "httpx, msgspec, anyio"),
         ),
         {mode: {"python -X importtime": {}} for mode in ("full", "quick", "smoke")},
         {"full": 10, "quick": 3, "smoke": 1},
-        columns=(("modules", "modules"),),
+        columns=(Column("modules", "modules"),),
+        way="import",
     ),
     "decoder": Scenario(
         "The decoder of server-sent events alone",
@@ -217,5 +290,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
             "smoke": _decoder(64 * 1024, 50),
         },
         {"full": 15, "quick": 3, "smoke": 1},
+        baselines=("httpx-sse",),
+        grows=True,
     ),
 }

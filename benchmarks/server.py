@@ -14,20 +14,20 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .bodies import END, FIRST, HEAD, HEAD_START, STAMP, Plan, framed, payloads, plan_of
 
 
-@cache
+@lru_cache(maxsize=4)
 def pieces(shape: str, chunks: int) -> list[bytes]:
     return [framed(each) for each in payloads(shape, chunks)]
 
 
-@cache
+@lru_cache(maxsize=16)
 def whole(shape: str, chunks: int) -> bytes:
-    return b"".join([HEAD, *pieces(shape, chunks), END])
+    return b"".join([HEAD, *map(framed, payloads(shape, chunks)), END])
 
 
 def stamped(data: bytes, shape: str) -> bytes:

@@ -8,14 +8,12 @@ import logging
 import resource
 import sys
 import traceback
-from typing import Any, Final
+from typing import Any
 
 import anyio
 
 from .clients import CLIENTS
 from .measures import measure
-
-_PATIENCE: Final = 300.0
 
 
 def options(backend: str) -> tuple[str, dict[str, Any]]:
@@ -27,9 +25,11 @@ def options(backend: str) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"loop_factory": uvloop.new_event_loop}
 
 
-async def bounded(run: Any) -> Any:
-    with anyio.fail_after(_PATIENCE):
+async def bounded(run: Any, limit: float) -> Any:
+    """What was measured; or that it took more than so many seconds, which is a result, too."""
+    with anyio.move_on_after(limit):
         return await run()
+    return {"gave_up_s": limit}
 
 
 def main(url: str, client: str, backend: str) -> None:
@@ -40,8 +40,11 @@ def main(url: str, client: str, backend: str) -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         try:
-            run = measure(url, client, json.loads(line))
-            answer = anyio.run(bounded, run, backend=name, backend_options=backend_options)
+            task = json.loads(line)
+            run = measure(url, client, task)
+            answer = anyio.run(
+                bounded, run, task["limit"], backend=name, backend_options=backend_options
+            )
         except Exception as exc:
             traceback.print_exc()
             answer = {"error": f"{type(exc).__name__}: {exc}"}

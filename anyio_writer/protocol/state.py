@@ -230,6 +230,15 @@ class ChatCompletionStreamState(Generic[T]):
             choice.has_content for choice in self._accumulator.choices.values()
         )
 
+    def done_calls(self) -> list[FunctionToolCallArgumentsDoneEvent]:
+        """The calls that are done, as the events that said so."""
+        return [
+            self._done_event(choice, call, call.done_at)
+            for choice in self._sorted_choices()
+            for call in sorted(choice.calls, key=lambda call: call.index)
+            if call.done_at is not None
+        ]
+
     @property
     def usage(self) -> Usage | None:
         """The last token counts that came, or None."""
@@ -469,18 +478,22 @@ class ChatCompletionStreamState(Generic[T]):
                 self._call_done(log, call, events)
 
     def _call_done(self, log: ChoiceLog, call: ToolCallLog, events: _Events | None) -> None:
-        total = self._accumulator
-        call.done_at = total.tick
+        call.done_at = self._accumulator.tick
         if events is not None:
-            event = FunctionToolCallArgumentsDoneEvent(
-                choice_index=log.index,
-                index=call.index,
-                name=call.name.value or "",
-                tool_call_snapshot_id=call.id.value or "",
-                arguments=call.arguments.at(),
-            )
-            set_moment(event, (total, total.tick, b""))
-            events.append(event)
+            events.append(self._done_event(log, call, call.done_at))
+
+    def _done_event(
+        self, log: ChoiceLog, call: ToolCallLog, tick: int
+    ) -> FunctionToolCallArgumentsDoneEvent:
+        event = FunctionToolCallArgumentsDoneEvent(
+            choice_index=log.index,
+            index=call.index,
+            name=call.name.value or "",
+            tool_call_snapshot_id=call.id.value or "",
+            arguments=call.arguments.at(tick),
+        )
+        set_moment(event, (self._accumulator, tick, b""))
+        return event
 
     def _sorted_choices(self) -> list[ChoiceLog]:
         return sorted(self._accumulator.choices.values(), key=lambda choice: choice.index)

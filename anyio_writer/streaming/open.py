@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
 from ..config import (
@@ -18,8 +19,10 @@ from ..params import ChatRequest, ResponseFormat, build_body
 from ..structured.response_format import ResponseType, response_type_of
 from ..structured.tools import FunctionTool
 from .connection import Gate, HTTPSource, IterableSource
+from .conversation import DEFAULT_MAX_ROUNDS, Conversation
 from .http import Client, http_module
 from .stream import ChatCompletionStream
+from .tool_runs import DEFAULT_LIMIT, OnError
 
 T = TypeVar("T")
 
@@ -88,14 +91,105 @@ def open_chat_stream(
         ConfigurationError: Something else is; for example there is no API key.
         TypeError: The response format cannot be told to the API; the message names the field.
     """
-    request: dict[str, Any] = {"response_format": response_format}
+    request, endpoint, settings = _sort_out(arguments)
+    request["response_format"] = response_format
+    return make_stream(request, endpoint, settings, client=client)
+
+
+@overload
+def open_conversation(
+    *,
+    client: Client | None = None,
+    response_format: type[T],
+    max_rounds: int = DEFAULT_MAX_ROUNDS,
+    total_time: float | None = None,
+    tool_limit: int | None = DEFAULT_LIMIT,
+    on_tool_error: OnError = "reply",
+    **arguments: Unpack[OpenArguments],
+) -> Conversation[T]: ...
+
+
+@overload
+def open_conversation(
+    *,
+    client: Client | None = None,
+    response_format: ResponseFormat | None = None,
+    max_rounds: int = DEFAULT_MAX_ROUNDS,
+    total_time: float | None = None,
+    tool_limit: int | None = DEFAULT_LIMIT,
+    on_tool_error: OnError = "reply",
+    **arguments: Unpack[OpenArguments],
+) -> Conversation[None]: ...
+
+
+@overload
+def open_conversation(
+    *,
+    client: Client | None = None,
+    response_format: object,
+    max_rounds: int = DEFAULT_MAX_ROUNDS,
+    total_time: float | None = None,
+    tool_limit: int | None = DEFAULT_LIMIT,
+    on_tool_error: OnError = "reply",
+    **arguments: Unpack[OpenArguments],
+) -> Conversation[Any]: ...
+
+
+def open_conversation(
+    *,
+    client: Client | None = None,
+    response_format: object = None,
+    max_rounds: int = DEFAULT_MAX_ROUNDS,
+    total_time: float | None = None,
+    tool_limit: int | None = DEFAULT_LIMIT,
+    on_tool_error: OnError = "reply",
+    **arguments: Unpack[OpenArguments],
+) -> Conversation[Any]:
+    """Ask, run the functions that the model calls, and ask again, until it answers.
+
+    ::
+
+        async with open_conversation(model=..., messages=[...], tools=[weather]) as conversation:
+            async for event in conversation:
+                ...
+
+    Args:
+        client: As for ``open_chat_stream``; without one every round makes its own.
+        response_format: As for ``open_chat_stream``; it is the last round that answers in it.
+        max_rounds: How many requests are sent at the most.
+        total_time: How many seconds all of it may take, tools included; None is no limit.
+        tool_limit: How many calls run at once; None is no limit.
+        on_tool_error: What happens when a call fails: "reply" tells the model, "raise" ends the
+            conversation.
+        arguments: As for ``open_chat_stream``.
+
+    Raises:
+        InvalidParameterError, ConfigurationError, TypeError: As ``open_chat_stream``.
+    """
+    request, endpoint, settings = _sort_out(arguments)
+    request["response_format"] = response_format
+    return make_conversation(
+        request,
+        partial(make_stream, endpoint=endpoint, settings=settings, client=client),
+        settings,
+        max_rounds=max_rounds,
+        total_time=total_time,
+        tool_limit=tool_limit,
+        on_tool_error=on_tool_error,
+    )
+
+
+def _sort_out(
+    arguments: Mapping[str, Any],
+) -> tuple[dict[str, Any], Endpoint, StreamSettings]:
+    """Tell the request from where it goes."""
+    request: dict[str, Any] = {}
     configuration: dict[str, Any] = {}
     for name, value in arguments.items():
         # What is neither is reported as an unknown field of the request.
         known = name in Configuration.__annotations__
         (configuration if known else request)[name] = value
-    endpoint, settings = resolve(configuration)
-    return make_stream(request, endpoint, settings, client=client)
+    return request, *resolve(configuration)
 
 
 @overload
@@ -166,6 +260,34 @@ def chat_stream_from(
     )
 
 
+def make_conversation(
+    request: Mapping[str, Any],
+    make_round: Callable[[Mapping[str, Any]], ChatCompletionStream[Any]],
+    settings: StreamSettings,
+    *,
+    max_rounds: int,
+    total_time: float | None,
+    tool_limit: int | None,
+    on_tool_error: OnError,
+) -> Conversation[Any]:
+    """A conversation that begins with a request."""
+    # Each round reads these again.
+    request = {**request, "tools": _listed(request.get("tools"))}
+    messages = _listed(request.get("messages"))
+    if type(messages) is not list:
+        make_round(request)  # says what is wrong with them
+    return Conversation(
+        lambda messages: make_round({**request, "messages": messages}),
+        messages,  # pyright: ignore[reportUnknownArgumentType]
+        max_rounds=max_rounds,
+        total_time=total_time,
+        limit=tool_limit,
+        on_error=on_tool_error,
+        n=request.get("n"),
+        limits=settings.limits,
+    )
+
+
 def make_stream(
     request: Mapping[str, Any],
     endpoint: Endpoint,
@@ -208,10 +330,10 @@ def _reader_of(response_format: object) -> ResponseType[Any] | None:
     return response_type_of(response_format)
 
 
-def _listed(tools: Any) -> Any:
-    """The tools as a list, so that they can be looked at twice; what is none is left as it is."""
-    given: object = tools
-    return list(tools) if isinstance(given, Iterable) and not isinstance(given, Mapping) else tools
+def _listed(values: Any) -> Any:
+    """An iterable as a list, so that it can be read twice; what is none is left as it is."""
+    is_one = isinstance(values, Mapping | str | bytes)
+    return list(values) if isinstance(values, Iterable) and not is_one else values  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def _by_name(tools: Iterable[object]) -> dict[str, FunctionTool[..., Any]]:

@@ -6,14 +6,15 @@ import random
 from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
-from tenacity.wait import wait_exponential
 
 from ..errors import APIConnectionError, APIStatusError, APITimeoutError, ConnectTimeoutError
 from ..protocol.json import is_object
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 R = TypeVar("R")
 
@@ -27,8 +28,6 @@ _SERVER_ERROR: Final = 500
 # A used-up quota answers 429 like a rate limit, but waiting does not help.
 _USED_UP: Final = frozenset({"CompletionModelQuotaError", "insufficient_quota"})
 
-_exponential: Final = wait_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)
-
 
 async def with_retries(
     send: Callable[[], Awaitable[R]],
@@ -37,6 +36,22 @@ async def with_retries(
     before_wait: Callable[[], None],
 ) -> R:
     """Call ``send`` until it works, fails for good, or has failed ``max_retries`` + 1 times."""
+    failed: list[Exception] = []
+    try:
+        return await send()
+    except Exception as exc:
+        if not max_retries or not is_retryable(exc):
+            raise
+        failed.append(exc)
+
+    # Only now: most requests work the first time, and most programs never need it.
+    from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt  # noqa: PLC0415
+
+    async def attempt() -> R:
+        if failed:  # the attempt above, which counts
+            raise failed.pop()
+        return await send()
+
     retrying = AsyncRetrying(
         stop=stop_after_attempt(max_retries + 1),
         retry=retry_if_exception(is_retryable),
@@ -45,7 +60,7 @@ async def with_retries(
         sleep=anyio.sleep,
         reraise=True,
     )
-    return await retrying(send)
+    return await retrying(attempt)
 
 
 def is_retryable(exc: BaseException) -> bool:
@@ -84,13 +99,16 @@ def server_wait(exc: APIStatusError) -> float | None:
 
 
 def _wait(state: RetryCallState) -> float:
+    from tenacity.wait import wait_exponential  # noqa: PLC0415 - as above
+
     exc = state.outcome.exception() if state.outcome is not None else None
     wish = server_wait(exc) if isinstance(exc, APIStatusError) else None
     # Upwards only where the server named a time: never sooner than it asked.
     spread = random.uniform(0, _JITTER)  # noqa: S311 - no secret
     if wish is not None:
         return wish * (1 + spread * 0.2)
-    return _exponential(state) * (1 - spread)
+    exponential = wait_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)
+    return exponential(state) * (1 - spread)
 
 
 def _number(text: str | None) -> float | None:

@@ -1,0 +1,347 @@
+"""Request, tools, request: until the model answers without calling any more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
+
+import anyio
+import msgspec
+
+from ..config import Limits
+from ..errors import (
+    APIError,
+    ContentFilterFinishReasonError,
+    ConversationLimitError,
+    InvalidParameterError,
+    LengthFinishReasonError,
+    StreamClosedError,
+    StreamTruncatedError,
+)
+from ..protocol.completion import (
+    ParsedChatCompletion,
+    ParsedChatCompletionChoice,
+    ParsedFunctionToolCall,
+)
+from ..protocol.events import (
+    EVENT_TYPES,
+    ChatCompletionStreamEvent,
+    ChunkEvent,
+    FunctionToolCallArgumentsDoneEvent,
+)
+from .feed import Feed, Scope
+from .tool_runs import DEFAULT_LIMIT, OnError, ToolResult, ToolRuns, check_tool_options
+
+if TYPE_CHECKING:
+    from ..structured.tools import FunctionTool
+    from .stream import ChatCompletionStream
+
+T = TypeVar("T")
+
+DEFAULT_MAX_ROUNDS: Final = 10
+"""How many requests a conversation sends at the most."""
+
+_CUT_OFF_BY: Final[dict[str | None, type[APIError]]] = {
+    "length": LengthFinishReasonError,
+    "content_filter": ContentFilterFinishReasonError,
+}
+
+
+class RoundStartedEvent(
+    msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="round.started"
+):
+    """A request was sent; the events of its answer follow.
+
+    Attributes:
+        round: Which one, from 0.
+    """
+
+    type: ClassVar[Literal["round.started"]] = "round.started"
+
+    round: int
+
+
+class ToolResultEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="tool.result"):
+    """A tool has answered a call. It comes as soon as it has, perhaps amid its round's events.
+
+    Attributes:
+        round: The round of the call.
+        index: Which of the round's calls.
+        name: The function.
+        tool_call_id: The call's id; "" if the server gave none.
+        content: What the model is told.
+        is_error: Whether that is what went wrong.
+    """
+
+    type: ClassVar[Literal["tool.result"]] = "tool.result"
+
+    round: int
+    index: int
+    name: str
+    tool_call_id: str
+    content: str
+    is_error: bool = False
+
+
+ConversationEvent: TypeAlias = ChatCompletionStreamEvent[T] | RoundStartedEvent | ToolResultEvent
+"""Everything a conversation yields; ``type`` tells which."""
+
+
+class Conversation(Feed[ConversationEvent[T]], Generic[T]):
+    """A model that calls functions, answered until it calls no more. Enter it with ``async with``.
+
+    Each round is a request with all messages so far, and a stream. The functions that the model
+    calls run while it streams; if there were any, what they returned goes into the next round.
+    ``async for event in conversation`` gives the events of all rounds, each after a
+    ``RoundStartedEvent``, and a ``ToolResultEvent`` for each call that was answered.
+
+    Entering it sends the first request and raises what entering that stream raises. Reading
+    starts with the first demand, as with a stream, and a consumer that is slow holds the rounds
+    up. When the block ends, for whatever reason, the stream and the tools of the round are over.
+
+    Iteration, ``until_done()`` and ``get_final_completion()`` raise what ended the conversation:
+
+    Args:
+        open_round: Makes the stream of a round out of the messages, not yet entered.
+        messages: The first messages.
+        max_rounds: How many requests are sent at the most.
+        total_time: How many seconds all of it may take, tools included; None is no limit.
+        tools: What the model may call; by default the functions among each request's tools.
+        limit: How many calls run at once, see ``run_tools``.
+        on_error: What happens when a call fails, see ``run_tools``.
+        n: What the requests ask for, if known: a conversation follows one answer.
+        limits: Bounds that apply to the conversation itself.
+
+    Raises:
+        ConversationLimitError: The rounds or the time ran out first. The tools of the last round
+            have run and are part of its ``messages``, so that one can go on from there.
+        StreamClosedError: It was left or closed before it had come to its end.
+        WriterError: A stream failed: its error, as it is. So too for a call that was cut off.
+        ExceptionGroup: A tool failed and ``on_error`` is "raise".
+    """
+
+    _kind = "conversation"
+    _event_types = EVENT_TYPES | {RoundStartedEvent, ToolResultEvent}
+
+    def __init__(
+        self,
+        open_round: Callable[[list[Any]], ChatCompletionStream[T]],
+        messages: Iterable[Any],
+        *,
+        max_rounds: int = DEFAULT_MAX_ROUNDS,
+        total_time: float | None = None,
+        tools: Iterable[FunctionTool[..., Any]] | None = None,
+        limit: int | None = DEFAULT_LIMIT,
+        on_error: OnError = "reply",
+        n: int | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        _check(max_rounds, total_time, n)
+        check_tool_options(limit, on_error)
+        super().__init__(limits or Limits())
+        self._open_round = open_round
+        self._messages = list(messages)
+        self._max_rounds = max_rounds
+        self._total_time = math.inf if total_time is None else total_time
+        self._tools = None if tools is None else list(tools)
+        self._limit = limit
+        self._on_error: OnError = on_error
+        self._completions: list[ParsedChatCompletion[T]] = []
+        self._stream = open_round(self.messages)  # here, so that a wrong request is an error now
+        self._unanswered: tuple[ParsedChatCompletionChoice[T], ToolRuns] | None = None
+        self._snapshot: Callable[[], ParsedChatCompletion[Any]] = ParsedChatCompletion
+        self._telling = anyio.Lock()
+
+    # What it knows.
+
+    @property
+    def messages(self) -> list[Any]:
+        """The messages so far, in the form of the next request's ``messages``.
+
+        A round is among them when it is over: as the final answer, or with its tools' answers.
+        """
+        return list(self._messages)
+
+    @property
+    def completions(self) -> list[ParsedChatCompletion[T]]:
+        """The completions so far, one per round that was streamed to its end."""
+        return list(self._completions)
+
+    @property
+    def current_completion_snapshot(self) -> ParsedChatCompletion[T]:
+        """The latest round's completion so far; without choices before its first chunk."""
+        return self._stream.current_completion_snapshot
+
+    async def get_final_completion(self) -> ParsedChatCompletion[T]:
+        """The last round's completion: waits for the end, and drops the events until then."""
+        await self.until_done()
+        return self._completions[-1]
+
+    def remember(self) -> Callable[[], ParsedChatCompletion[Any]]:
+        """A function that returns the round's completion as consumers know it now."""
+        return self._snapshot
+
+    # The side of the rounds: everything below runs in the conversation's own task, or in one of
+    # its streams'.
+
+    def _begin(self) -> anyio.CancelScope:
+        return anyio.CancelScope(deadline=anyio.current_time() + self._total_time)
+
+    async def _run(self, scope: Scope) -> None:
+        try:
+            with scope.work:
+                await self._converse(scope)
+                self._end(scope, None)
+            if scope.work.cancelled_caught and anyio.current_time() >= scope.work.deadline:
+                self._end(scope, self._limit_error(f"{self._total_time} s (total_time)"))
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the consumers must hear of it
+            self._end(scope, exc)
+        finally:
+            if not self._is_ended:
+                self._end(scope, self._closed_error())
+            scope.opened.set()
+            scope.finished.set()
+
+    async def _converse(self, scope: Scope) -> None:
+        for number in range(self._max_rounds):
+            if number:
+                self._stream = self._open_round(self.messages)
+            choice = await self._stream_round(scope, number)
+            # Whatever its finish reason says: Writer's own tools end with "tool_calls" and without
+            # a call, and others' calls with "stop".
+            if not choice.message.tool_calls:
+                self._messages.append(choice.message.to_param())
+                return
+            self._take_in_round()
+        raise self._limit_error(f"{self._max_rounds} rounds (max_rounds)")
+
+    async def _stream_round(self, scope: Scope, number: int) -> ParsedChatCompletionChoice[T]:
+        """One request, its answer, and its tools."""
+        async with self._stream as stream:
+            runs = stream.run_tools(self._tools, limit=self._limit, on_error=self._on_error)
+            scope.opened.set()
+            await scope.demanded.wait()
+            self._snapshot = ParsedChatCompletion
+            await self._tell([RoundStartedEvent(number)])
+            stream.start_soon(self._tell_results, number, runs)  # until the last tool has ended
+            done: set[int] = set()
+            async for batch in stream.batches():
+                done.update(
+                    event.index
+                    for event in batch
+                    if isinstance(event, FunctionToolCallArgumentsDoneEvent)
+                )
+                await self._tell(batch)
+            completion = await stream.get_final_completion()
+            self._completions.append(completion)
+            if len(completion.choices) > 1:
+                raise _several(len(completion.choices))
+            choice = completion.choices[0]
+            for call in choice.message.tool_calls or ():
+                if call.index not in done:
+                    raise _cut_off(call, choice, completion)
+            self._unanswered = choice, runs
+        return choice
+
+    async def _tell_results(self, number: int, runs: ToolRuns) -> None:
+        told = 0
+        while results := await runs.results_after(told):
+            told += len(results)
+            await self._tell([_result_event(number, result) for result in results])
+
+    async def _tell(self, events: list[Any]) -> None:
+        """Hand events to all consumers, in the same order to each."""
+        async with self._telling:
+            recipients = self._fanout.recipients
+            for event in reversed(events):
+                if isinstance(event, ChunkEvent):
+                    # Who joins from here on does not get these and finds them in its snapshot.
+                    self._snapshot = partial(_snapshot_of, event)
+                    break
+            await self._fanout.put(events, recipients, nullcontext)
+
+    def _take_in_round(self) -> None:
+        """Add the calls of the round and the answers to them to the messages."""
+        if self._unanswered is None:
+            return
+        choice, runs = self._unanswered
+        self._unanswered = None
+        answers = {result.index: result for result in runs.results_so_far(choice.index)}
+        self._messages.append(choice.message.to_param())
+        for call in choice.message.tool_calls or ():
+            self._messages.append((answers.get(call.index) or _no_result(call)).message())
+
+    def _limit_error(self, limit: str) -> ConversationLimitError:
+        self._take_in_round()
+        return ConversationLimitError(
+            f"The conversation had not come to its end after {limit}.",
+            messages=self.messages,
+            completion=self._completion_so_far(),
+        )
+
+    def _closed_error(self) -> StreamClosedError:
+        return StreamClosedError(
+            "The conversation was closed before it had come to its end.",
+            completion=self._completion_so_far(),
+        )
+
+    def _completion_so_far(self) -> ParsedChatCompletion[T] | None:
+        return self.current_completion_snapshot if self._stream.chunk_count else None
+
+
+def _result_event(number: int, result: ToolResult) -> ToolResultEvent:
+    return ToolResultEvent(
+        round=number,
+        index=result.index,
+        name=result.name,
+        tool_call_id=result.tool_call_id,
+        content=result.content,
+        is_error=result.error is not None,
+    )
+
+
+def _no_result(call: ParsedFunctionToolCall) -> ToolResult:
+    return ToolResult(
+        index=call.index,
+        name=call.function.name,
+        tool_call_id=call.id,
+        content="Error: there was no answer in time.",
+    )
+
+
+def _snapshot_of(event: ChunkEvent) -> ParsedChatCompletion[Any]:
+    return event.snapshot
+
+
+def _cut_off(
+    call: ParsedFunctionToolCall,
+    choice: ParsedChatCompletionChoice[Any],
+    completion: ParsedChatCompletion[Any],
+) -> APIError:
+    """The error of an answer that ended amid a call."""
+    reason = choice.finish_reason
+    return _CUT_OFF_BY.get(reason, StreamTruncatedError)(
+        f"The call of {call.function.name} was cut off (finish reason: {reason}), so it cannot be "
+        "answered.",
+        completion=completion,
+    )
+
+
+def _several(n: int) -> InvalidParameterError:
+    return InvalidParameterError(f"A conversation follows one answer: n must be 1, not {n}.")
+
+
+def _check(max_rounds: object, total_time: object, n: int | None) -> None:
+    if isinstance(max_rounds, bool) or not isinstance(max_rounds, int) or max_rounds < 1:
+        raise InvalidParameterError(f"max_rounds must be 1 or more, not {max_rounds!r}.")
+    if total_time is not None and (
+        isinstance(total_time, bool)
+        or not isinstance(total_time, int | float)
+        or not total_time > 0
+    ):
+        raise InvalidParameterError(f"total_time must be above 0, or None, not {total_time!r}.")
+    if n not in (None, 1):
+        raise _several(n)

@@ -1,0 +1,282 @@
+"""The tool calls of one stream, run while it streams."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, get_args
+
+import anyio
+import anyio.to_thread
+import msgspec
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from ..errors import InvalidParameterError, StreamClosedError, WriterError
+from ..params import encode_foreign
+from ..protocol.events import FunctionToolCallArgumentsDoneEvent
+from .fanout import Batch, Inbox
+
+if TYPE_CHECKING:
+    from ..structured.tools import FunctionTool
+
+OnError: TypeAlias = Literal["reply", "raise"]
+
+DEFAULT_LIMIT: Final = 8
+"""How many calls of one stream run at once: few models make more, and each may take a thread."""
+
+
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one tool call.
+
+    Attributes:
+        index: Which of the choice's calls it answers.
+        name: The function that the model called.
+        tool_call_id: The call's id; "" if the server gave none.
+        arguments: What the model called it with, JSON text.
+        value: What the function returned; None if it failed.
+        error: Why there is no such value, or no JSON form of it.
+        content: What the model is told: text as it is, other values as JSON; or what went wrong.
+    """
+
+    index: int
+    name: str
+    tool_call_id: str
+    arguments: str = ""
+    value: Any = None
+    error: Exception | None = None
+    content: str = ""
+
+    def message(self) -> dict[str, Any]:
+        """The ``tool`` message that answers the call, for the next request's ``messages``."""
+        return {
+            "role": "tool",
+            "tool_call_id": self.tool_call_id,
+            "name": self.name,
+            "content": self.content,
+        }
+
+
+class Start(Protocol):
+    """Starts a task in the stream's task group."""
+
+    def __call__(
+        self,
+        fn: Callable[[FunctionToolCallArgumentsDoneEvent], Awaitable[None]],
+        call: FunctionToolCallArgumentsDoneEvent,
+        name: str,
+        /,
+    ) -> None:
+        """Start ``fn(call)`` as a task of this name."""
+
+
+class ToolRuns:
+    """The tool calls of a stream, running. Made by ``ChatCompletionStream.run_tools()``.
+
+    ``results()`` and ``messages()`` wait for the end of the stream and of all calls. They may be
+    called again and again, from several tasks, and after the block.
+
+    Raises:
+        StreamClosedError: The stream was left or closed before its answer was complete, or before
+            all calls had ended; else whatever the stream ended with.
+    """
+
+    def __init__(
+        self,
+        tools: Mapping[str, FunctionTool[..., Any]],
+        *,
+        limit: int | None,
+        on_error: OnError,
+        start: Start,
+        until_ended: Callable[[], Awaitable[None]],
+    ) -> None:
+        check_tool_options(limit, on_error)
+        self.inbox: Final[Inbox] = _CallInbox(self)
+        """Where the stream puts the calls that are done."""
+        self._tools = tools
+        self._limit = math.inf if limit is None else limit
+        self._on_error = on_error
+        self._start = start
+        self._until_ended = until_ended
+        # A tool sees the context variables of who called run_tools, not of the stream's own task.
+        self._context = copy_context()
+        self._queue: deque[FunctionToolCallArgumentsDoneEvent] = deque()  # waiting for the limit
+        self._running = 0
+        self._results: list[tuple[int, ToolResult]] = []  # as they ended; and of which choice
+        self._is_broken_off = False  # not all calls will have a result
+        self._changed = anyio.Event()
+
+    def __repr__(self) -> str:
+        return (
+            f"<ToolRuns: {self._running} running, {len(self._queue)} waiting, "
+            f"{len(self._results)} ended>"
+        )
+
+    async def results(self, choice_index: int = 0) -> list[ToolResult]:
+        """What came of each of a choice's calls, in the order of the calls.
+
+        Waits for the end of the stream and of all calls. What the calling task itself has left
+        unread of the stream's events is dropped, since nobody else would take it.
+        """
+        await self._until_ended()
+        while not self._is_idle:
+            if self._is_broken_off:
+                await checkpoint()  # perhaps this task is being cancelled with the tools
+                raise StreamClosedError("The stream was left before its tool calls had ended.")
+            await self._changed.wait()
+        return self.results_so_far(choice_index)
+
+    async def messages(self, choice_index: int = 0) -> list[dict[str, Any]]:
+        """The same as ``tool`` messages, to stand behind the assistant's in the next request."""
+        return [result.message() for result in await self.results(choice_index)]
+
+    def results_so_far(self, choice_index: int = 0) -> list[ToolResult]:
+        """What came of the calls that have ended by now, in the order of the calls."""
+        mine = [result for choice, result in self._results if choice == choice_index]
+        return sorted(mine, key=lambda result: result.index)
+
+    async def results_after(self, count: int) -> list[ToolResult]:
+        """All results but the first ``count``, of all choices and in the order of their ends.
+
+        Waits until there is one; empty if there will be none.
+        """
+        while len(self._results) == count and not (self.inbox.is_ended and self._is_idle):
+            await self._changed.wait()
+        return [result for _, result in self._results[count:]]
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._running and not self._queue
+
+    # Running them.
+
+    def take(self, calls: Iterable[FunctionToolCallArgumentsDoneEvent]) -> None:
+        """Run these, now or when the limit lets them."""
+        self._queue.extend(calls)
+        self._start_some()
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _start_some(self) -> None:
+        while self._queue and self._running < self._limit:
+            call = self._queue.popleft()
+            self._running += 1
+            self._context.run(self._start, self._run, call, f"tool {call.name}")
+
+    async def _run(self, call: FunctionToolCallArgumentsDoneEvent) -> None:
+        try:
+            result = await self._answer(call)
+        except BaseException:
+            self._is_broken_off = True
+            self.wake()
+            raise
+        self._results.append((call.choice_index, result))
+        self._running -= 1
+        self._start_some()
+        self.wake()
+
+    async def _answer(self, call: FunctionToolCallArgumentsDoneEvent) -> ToolResult:
+        value, error = None, None
+        try:
+            value = await self._call(call)
+            content = _content_of(value, call.name)
+        except Exception as exc:
+            if self._on_error == "raise":
+                raise
+            error, content = exc, f"Error: {_what_went_wrong(exc)}"
+        return ToolResult(
+            index=call.index,
+            name=call.name,
+            tool_call_id=call.tool_call_snapshot_id,
+            arguments=call.arguments,
+            value=value,
+            error=error,
+            content=content,
+        )
+
+    async def _call(self, call: FunctionToolCallArgumentsDoneEvent) -> Any:
+        tool = self._tools.get(call.name)
+        if tool is None:
+            known = ", ".join(sorted(self._tools)) or "none"
+            raise WriterError(f"There is no function {call.name!r}. Those that there are: {known}.")
+        args, kwargs = tool.bind(tool.decode(call.arguments))
+        await checkpoint_if_cancelled()  # what is no longer wanted does not begin
+        if tool.is_async:
+            return await tool(*args, **kwargs)
+        (value,) = await anyio.to_thread.run_sync(
+            partial(_called, tool, args, kwargs),
+            # Nothing can stop a thread, and leaving must not wait for it.
+            abandon_on_cancel=True,
+            # The limit is kept above. The threads that a process shares for files and the like
+            # are not to be used up by tools, nor those of one stream by another's.
+            limiter=anyio.CapacityLimiter(1),
+        )
+        # Behind a decorator that is no coroutine function an async function looks like any other.
+        return await value if inspect.isawaitable(value) else value
+
+
+def _called(tool: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any]:
+    """What a function returns, in a tuple: trio takes no coroutine from a thread."""
+    return (tool(*args, **kwargs),)
+
+
+class _CallInbox(Inbox):
+    """Where the calls come in: begun in the step in which the stream hands them over.
+
+    It always has room, so tools never hold the stream back, and no task has to wait at it, which
+    the end of the block would have to reckon with.
+    """
+
+    def __init__(self, runs: ToolRuns) -> None:
+        super().__init__(
+            types=frozenset({FunctionToolCallArgumentsDoneEvent}),
+            on_full="fail",
+            left=lambda _: None,
+        )
+        self._runs = runs
+
+    def put(self, batch: Batch) -> None:
+        self._runs.take(batch)
+
+    def end(self) -> None:
+        super().end()
+        self._runs.wake()
+
+
+def check_tool_options(limit: int | None, on_error: str) -> None:
+    """Check what ``run_tools`` was told.
+
+    Raises:
+        InvalidParameterError: Something is wrong.
+    """
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise InvalidParameterError(f"limit must be 1 or more, or None, not {limit!r}.")
+    if on_error not in get_args(OnError):
+        raise InvalidParameterError(f'on_error must be "reply" or "raise", not {on_error!r}.')
+
+
+def _content_of(value: Any, name: str) -> str:
+    """A tool's result as the model is told it."""
+    try:
+        if isinstance(value, str):
+            value.encode()  # half a surrogate pair cannot be sent
+            return str.__str__(value)
+        return msgspec.json.encode(value, enc_hook=encode_foreign).decode()
+    except Exception as exc:  # a type without JSON form, a hook of a type's own, endless nesting
+        raise WriterError(f"What {name} returned has no JSON form: {exc}") from exc
+
+
+def _what_went_wrong(exc: BaseException) -> str:
+    """An error as the model is told it: its text, and never where it happened."""
+    if isinstance(exc, BaseExceptionGroup):
+        return "; ".join(map(_what_went_wrong, exc.exceptions))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+    text = str(exc).encode(errors="replace").decode()
+    if isinstance(exc, WriterError):
+        return text
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
