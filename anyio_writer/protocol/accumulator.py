@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -109,25 +110,32 @@ class ItemLog(Generic[V]):
 
 
 class LatestLog(Generic[V]):
-    """A value that is replaced now and then."""
+    """A value that is replaced now and then. Most are set once or never."""
 
-    __slots__ = ("_ticks", "_values", "value")
+    __slots__ = ("_earlier", "_since", "value")
 
     def __init__(self) -> None:
         self.value: V | None = None
-        self._values: list[V] = []
-        self._ticks: list[int] = []
+        self._since = NOW
+        self._earlier: list[tuple[int, V | None]] | None = None  # since when it was what
 
     def set(self, value: V, tick: int) -> None:
         """Replace the value."""
+        if self.value is not None:
+            if self._earlier is None:
+                self._earlier = []
+            self._earlier.append((self._since, self.value))
         self.value = value
-        self._values.append(value)
-        self._ticks.append(tick)
+        self._since = tick
 
     def at(self, tick: int) -> V | None:
         """The value as of a tick, or None before there was one."""
-        count = bisect_right(self._ticks, tick)
-        return self._values[count - 1] if count else None
+        if tick >= self._since:
+            return self.value
+        if self._earlier is None:
+            return None
+        count = bisect_right(self._earlier, tick, key=itemgetter(0))
+        return self._earlier[count - 1][1] if count else None
 
 
 class DataLog(LatestLog[D]):
@@ -162,6 +170,12 @@ class Value:
                 self._value = reader.decode(text)
             except ValueMismatchError as exc:
                 self._error = exc
+            except Exception as exc:  # noqa: BLE001 - the type's own code may raise anything
+                reason = f"{type(exc).__name__}: {exc}"
+                self._error = ValueMismatchError(
+                    f"reading the text raised {reason}", text=text, reason=reason
+                )
+                self._error.__cause__ = exc
             self._length = len(text)
         return self._value
 
@@ -227,14 +241,13 @@ class ToolCallLog:
         text = self.arguments.at()
         return bool(text.strip()) and wholeness(text) is Wholeness.TRUNCATED
 
-    @property
-    def reader(self) -> ValueReader[Any] | None:
-        """What its arguments are read with, if its tool's type is known."""
-        return self._tools.get(self.name.value or "")
+    def reader_at(self, tick: int = NOW) -> ValueReader[Any] | None:
+        """What its arguments are read with, if its tool's type was known as of a tick."""
+        return self._tools.get(self.name.at(tick) or "")
 
     def value_at(self, tick: int) -> Any:
         """The arguments as a value, once they are done; None if they do not fit their type."""
-        if self.done_at is None or self.done_at > tick or (reader := self.reader) is None:
+        if self.done_at is None or self.done_at > tick or (reader := self.reader_at(tick)) is None:
             return None
         return self._value.of(self.arguments.at(tick), reader)
 
@@ -255,6 +268,13 @@ class ToolCallLog:
 
 class ChoiceLog:
     """One choice."""
+
+    __slots__ = (
+        *("_value", "born", "calls", "calls_by_index", "calls_by_wire_index", "content"),
+        *("ended_at", "finish_reason", "graph_data", "index", "llm_data", "logprobs_content"),
+        *("logprobs_refusal", "reader", "reasoning", "refusal", "role", "translation_data"),
+        "web_search_data",
+    )
 
     def __init__(self, index: int, born: int, reader: ValueReader[Any] | None) -> None:
         self.index: Final = index

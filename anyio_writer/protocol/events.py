@@ -251,7 +251,7 @@ class FunctionToolCallArgumentsDeltaEvent(
         """
         accumulator, tick, _ = self._moment
         call = accumulator.choices[self.choice_index].calls_by_index[self.index]
-        reader = call.reader
+        reader = call.reader_at(tick)
         return None if reader is None else reader.partial(call.arguments.at(tick))
 
 

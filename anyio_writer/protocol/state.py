@@ -587,7 +587,9 @@ def _parse_error(choice: ChoiceLog) -> APIError | None:
     """Why a choice that had to be parsed could not be."""
     where = f"Choice {choice.index}"
     if choice.is_cut_short:
-        cut_off = [call for call in choice.calls if call.reader is not None and call.is_cut_off()]
+        cut_off = [
+            call for call in choice.calls if call.reader_at() is not None and call.is_cut_off()
+        ]
         text = choice.reader is not None and not choice.refusal and not choice.calls
         if not text and not cut_off:
             return None

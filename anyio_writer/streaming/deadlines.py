@@ -45,6 +45,12 @@ _TOTAL: Final = (
     "The stream was not complete within {timeouts.total} s (Timeouts.total).",
 )
 
+_PATIENCE: Final = 1 / 64
+"""How much longer than it must ``idle`` may last, as a part of it.
+
+To move a deadline costs more than to read a chunk, so it is not moved for each.
+"""
+
 
 class Deadlines:
     """Keeps the deadline of ``scope`` at the limit that runs out first."""
@@ -81,8 +87,11 @@ class Deadlines:
 
     def next_chunk(self, since: float) -> None:
         """The next chunk is awaited; the last came at ``since``."""
-        idle = self._timeouts.idle
-        self._set(Wait.NEXT_CHUNK, math.inf if idle is None else since + idle)
+        idle = math.inf if self._timeouts.idle is None else self._timeouts.idle
+        patience = idle * _PATIENCE
+        if self._wait is Wait.NEXT_CHUNK and 0 <= self.scope.deadline - since - idle <= patience:
+            return
+        self._set(Wait.NEXT_CHUNK, since + idle + patience)
 
     def end(self, deadline: float) -> None:
         """The answer is complete; only the end of the response is awaited."""

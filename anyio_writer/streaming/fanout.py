@@ -16,6 +16,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ..errors import ConsumerLagError
 from ..protocol.completion import ParsedChatCompletion
+from .waiting import Signal
 
 E = TypeVar("E")
 
@@ -85,8 +86,8 @@ class Inbox:
         self.was_named = False
         """Whether the log has named it as the one that holds the stream back."""
         self._waiting = 0  # events in them
-        self._ready = anyio.Event()
-        self._room = anyio.Event()
+        self._ready = Signal()
+        self._room = Signal()
 
     # The stream's side.
 
@@ -135,7 +136,7 @@ class Inbox:
     async def wait_for_room(self, count: int) -> None:
         """Wait until ``count`` more events fit or the consumer has left."""
         while self.is_open and count > self.room:
-            self._room = anyio.Event()
+            self._room.clear()
             await self._room.wait()
 
     def end(self) -> None:
@@ -159,8 +160,7 @@ class Inbox:
 
     async def wait_ready(self) -> None:
         """Wait until there is a batch or the end; may wake for nothing."""
-        if self._ready.is_set():
-            self._ready = anyio.Event()
+        self._ready.clear()
         await self._ready.wait()
 
     def close(self) -> None:
@@ -198,7 +198,7 @@ class Subscription(Generic[E]):
         self._feeder = feeder
         self._inbox = inbox
         self._read_snapshot = snapshot
-        self._batch: deque[E] = deque()  # taken from the channel, not yet given out
+        self._batch: list[E] = []  # taken from the channel, not yet given out; the oldest last
         self._turn = 0
 
     def __repr__(self) -> str:
@@ -248,9 +248,10 @@ class Subscription(Generic[E]):
             self._turn += 1  # _pause(), without the cost of a call for each event
             await (checkpoint_if_cancelled() if self._turn % _FAIR_SHARE else checkpoint())
             if batch:  # another task may have taken the last one meanwhile
-                return batch.popleft()
-        batch.extend(await self._next_batch())
-        return batch.popleft()
+                return batch.pop()
+        # While this task waited, another may have taken a batch: an older one.
+        batch[:0] = (await self._next_batch())[::-1]
+        return batch.pop()
 
     def batches(self) -> AsyncIterator[list[E]]:
         """The same events in lists, one list per read of the response, never empty."""
@@ -260,7 +261,7 @@ class Subscription(Generic[E]):
         """The next events as a list, never empty."""
         while self._batch:
             await self._pause()
-            if batch := list(self._batch):
+            if batch := self._batch[::-1]:
                 self._batch.clear()
                 return batch
         return list(await self._next_batch())  # other consumers have the same one
@@ -354,7 +355,9 @@ class Fanout:
         """Hand events to recipients that all have room for them."""
         sorter = _Sorter(events)
         for inbox in recipients:
-            if batch := sorter.of(inbox.types):
+            if inbox.types is None and len(events) <= inbox.max_buffer:
+                inbox.put(events)
+            elif batch := sorter.of(inbox.types):
                 inbox.put_all(batch)
 
     async def put(

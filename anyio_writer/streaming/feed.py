@@ -27,6 +27,7 @@ from ..config import Limits
 from ..errors import InvalidParameterError, StreamClosedError, WriterError, WrongTaskError
 from ..protocol.completion import ParsedChatCompletion
 from .fanout import DEFAULT_MAX_BUFFER, Fanout, Inbox, OnFull, Subscription
+from .waiting import Signal
 
 Ev = TypeVar("Ev")
 E = TypeVar("E")
@@ -307,14 +308,14 @@ class Scope:
         self.work = work  # the task that brings the events
         self.host_id = anyio.get_current_task().id
         self.tasks = anyio.create_task_group()
-        self.opened = anyio.Event()  # the response is there, or will never be
-        self.demanded = anyio.Event()  # somebody wants events
-        self.ended = anyio.Event()  # it is known how it ended
-        self.finished = anyio.Event()  # everything is cleaned up
+        self.opened = Signal()  # the response is there, or will never be
+        self.demanded = Signal()  # somebody wants events
+        self.ended = Signal()  # it is known how it ended
+        self.finished = Signal()  # everything is cleaned up
         self.is_left = False
         self._kind = kind
         self._children = 0
-        self._no_children = anyio.Event()
+        self._no_children = Signal()
         self._tools = 0
 
     def start_child(
@@ -348,7 +349,7 @@ class Scope:
     async def wait_for_children(self) -> None:
         """Wait until no task of the caller's runs."""
         while self._children:
-            self._no_children = anyio.Event()
+            self._no_children.clear()
             await self._no_children.wait()
 
     async def leave(self, exc: BaseException | None) -> bool:

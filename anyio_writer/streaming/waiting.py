@@ -1,10 +1,13 @@
-"""Awaiting something and being told when it really has to wait."""
+"""Waiting: being told when an await really has to, and signals that are cheap."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
 from types import coroutine
 from typing import Any, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint
 
 R = TypeVar("R")
 
@@ -43,3 +46,37 @@ def notice_waits(
         return result
     finally:
         del value  # an exception refers to this frame
+
+
+class Signal:
+    """An event that can be cleared, and is small while nobody waits for it.
+
+    A stream has half a dozen of them, and most are never waited for; an event of the event loop's
+    holds a queue of its own.
+    """
+
+    __slots__ = ("_event", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._event: anyio.Event | None = None  # of those who wait
+
+    def set(self) -> None:
+        """Wake all who wait; who asks from now on does not wait."""
+        self.is_set = True
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    def clear(self) -> None:
+        """Who asks from now on waits for the next ``set``."""
+        self.is_set = False
+
+    async def wait(self) -> None:
+        """Wait for ``set``; it may have been cleared again by the time this returns."""
+        if self.is_set:
+            await checkpoint()
+            return
+        if self._event is None:
+            self._event = anyio.Event()
+        await self._event.wait()
