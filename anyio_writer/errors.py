@@ -226,11 +226,14 @@ class ValueMismatchError(WriterError, ValueError):
 
 
 class ConversationLimitError(WriterError):
-    """The model still called tools when a conversation's rounds or time ran out.
+    """A conversation's rounds ran out while the model still called tools, or its time did.
+
+    Time may run out anywhere: while tools run, amid an answer, before anybody reads.
 
     Attributes:
-        messages: The conversation so far, in the form of the next request's ``messages``.
-        completion: The last round's completion, as far as it came.
+        messages: The conversation so far, in the form of the next request's ``messages``. An
+            answer that had not ended is not among them.
+        completion: The last round's completion, as far as it came; None if nothing had.
     """
 
     def __init__(

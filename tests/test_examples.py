@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import pytest
 
 from anyio_writer.testing import (
     DONE,
+    AnyReply,
     ChatServer,
+    chunks_reply,
     error_reply,
     sse_event,
     text_reply,
@@ -62,20 +65,142 @@ async def test_many_at_once(
     assert printed.count("?\nfailed: Error code: 400") == 1
 
 
-async def test_call_a_tool(
+RECIPE: Final = (
+    '{"title": "Shortbread", "ingredients": [{"name": "butter", "grams": 120},'
+    ' {"name": "flour", "grams": 250}], "minutes": 40}'
+)
+
+
+async def test_extract_a_record(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    calls = [("temperature", '{"city": "Lima"}'), ("temperature", '{"city": "Oslo"}')]
-    async with ChatServer(tool_call_reply(calls), text_reply("No.")) as server:
-        await run(monkeypatch, server, "call_a_tool.py")
+    async with ChatServer(text_reply(RECIPE, token_pattern=".{1,16}")) as server:
+        await run(monkeypatch, server, "extract_a_record.py")
+        (request,) = server.requests
+    response_format = request.json()["response_format"]["json_schema"]
+    assert response_format["name"] == "Recipe"
+    assert set(response_format["schema"]["properties"]) == {"title", "ingredients", "minutes"}
+    assert capsys.readouterr().out.splitlines() == [
+        "Short ...",  # as far as it had come
+        "Shortbread ...",
+        "Shortbread: 1 so far",
+        "Shortbread: 2 so far",
+        "   120 g  butter",
+        "   250 g  flour",
+        "   370 g  Shortbread",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (
+            text_reply(RECIPE.replace("250", '"some"')),
+            r"does not fit .* \$\.ingredients\[1\]\.grams",
+        ),
+        (text_reply(RECIPE[:40], finish_reason="length"), "max_tokens cut off its text"),
+        (
+            chunks_reply([{"choices": [{"delta": {"refusal": "No."}, "finish_reason": "stop"}]}]),
+            r"No\.$",
+        ),
+    ],
+    ids=["wrong", "cut off", "refused"],
+)
+async def test_extract_a_record_in_vain(
+    monkeypatch: pytest.MonkeyPatch, reply: AnyReply, said: str
+) -> None:
+    async with ChatServer(reply) as server:
+        with pytest.raises(SystemExit, match=said):
+            await run(monkeypatch, server, "extract_a_record.py")
+
+
+async def test_run_tools(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither call ends before the other has begun."""
+    cities = ["Lima", "Reykjavik"]
+    asked = 0
+    both = anyio.Event()
+    sleep = anyio.sleep
+
+    async def sleep_until_both_ask(seconds: float) -> None:
+        nonlocal asked
+        if seconds != 1:  # not the example's
+            return await sleep(seconds)
+        asked += 1
+        if asked == len(cities):
+            both.set()
+        return await both.wait()
+
+    monkeypatch.setattr(anyio, "sleep", sleep_until_both_ask)
+    calls = [("temperature", json.dumps({"city": city})) for city in cities]
+    async with ChatServer(tool_call_reply(calls), text_reply("Reykjavik.")) as server:
+        await run(monkeypatch, server, "run_tools.py")
         first, second = server.requests
-    assert [tool["function"]["name"] for tool in first.json()["tools"]] == ["temperature"]
+    (tool,) = first.json()["tools"]
+    assert tool["function"]["name"] == "temperature"
+    city = tool["function"]["parameters"]["properties"]["city"]
+    assert city["description"] == "Its name, in English."
     _, answer, *results = second.json()["messages"]
     ids = [call["id"] for call in answer["tool_calls"]]
     assert [result["tool_call_id"] for result in results] == ids
-    assert [result["content"] for result in results] == ["4 degrees in Lima", "4 degrees in Oslo"]
-    lines = [f"[{name} {arguments}]\n" for name, arguments in calls]
-    assert capsys.readouterr().out == "".join([*lines, "No.\n"])
+    assert [result["content"] for result in results] == [
+        "16 degrees Celsius",
+        "36 degrees Celsius",
+    ]
+    *asked_first, _, _, last = capsys.readouterr().out.splitlines()
+    assert asked_first == [f"[{city}: asked]" for city in cities]
+    assert last == "Reykjavik."
+
+
+async def test_run_tools_without_a_call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with ChatServer(text_reply("No idea.")) as server:
+        await run(monkeypatch, server, "run_tools.py")
+        assert len(server.requests) == 1
+    assert capsys.readouterr().out == "No idea.\n"
+
+
+async def test_hold_a_conversation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replies = [
+        tool_call_reply([("orders_of", '{"customer": "Ada"}')]),
+        tool_call_reply([("state_of", '{"order": 7}'), ("state_of", '{"order": 8}')]),
+        text_reply("One is there, one is coming."),
+    ]
+    async with ChatServer(*replies) as server:
+        await run(monkeypatch, server, "hold_a_conversation.py", "Where are Ada's orders?")
+        sent = [request.json()["messages"] for request in server.requests]
+    assert sent[0] == [{"role": "user", "content": "Where are Ada's orders?"}]
+    assert [message["content"] for message in sent[2] if message["role"] == "tool"] == [
+        "[7,8]",
+        "delivered",
+        "on its way",
+    ]
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if "said" not in line] == [
+        "[round 0]",
+        '[orders_of {"customer": "Ada"}]',
+        "[round 1]",
+        '[state_of {"order": 7}]',
+        '[state_of {"order": 8}]',
+        "[round 2]",
+        "One is there, one is coming.",
+    ]
+    # A result comes when it is there, perhaps before the next call.
+    assert printed.index("[orders_of said [7,8]]") < printed.index("[round 1]")
+    second = printed[printed.index("[round 1]") : printed.index("[round 2]")]
+    assert {"[state_of said delivered]", "[state_of said on its way]"} < {*second}
+
+
+async def test_hold_a_conversation_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ChatServer(tool_call_reply([("orders_of", '{"customer": "Bob"}')])) as server:
+        with pytest.raises(SystemExit, match=r"5 rounds \(max_rounds\)"):
+            await run(monkeypatch, server, "hold_a_conversation.py")
+        assert len(server.requests) == 5
+        assert server.requests[1].json()["messages"][-1]["content"] == "Error: KeyError: 'Bob'"
 
 
 @pytest.mark.parametrize("end", [DONE, b""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -22,11 +23,17 @@ from writerai.lib.streaming.chat import AsyncChatCompletionStream
 import anyio_writer
 from anyio_writer import WriterError
 from anyio_writer.config import StreamSettings, Timeouts
+from anyio_writer.params import BuiltInTool
+from anyio_writer.streaming.conversation import DEFAULT_MAX_ROUNDS
+from anyio_writer.streaming.tool_runs import DEFAULT_LIMIT
 from anyio_writer.testing import (
     DONE,
     ChatServer,
+    RecordedRequest,
+    Reply,
     sse_event,
     text_reply,
+    tool_call_reply,
     writer_chunks,
 )
 
@@ -39,6 +46,19 @@ EVENTS: Final = [
 ]
 COMMON: Final = {"type", "choice_index"}
 ANSWER: Final = "Because of Rayleigh scattering."
+RECORD: Final = '{"summary": "Because of Rayleigh scattering.", "keywords": ["light", "air"]}'
+CITIES: Final = ("Lima", "Oslo")
+
+
+def answer(request: RecordedRequest) -> Reply:
+    """What a model would say: a record, calls, or text."""
+    asked = request.json()
+    if "response_format" in asked:
+        return text_reply(RECORD)(request)
+    if "tools" in asked and asked["messages"][-1]["role"] == "user":
+        calls = [("temperature", json.dumps({"city": city})) for city in CITIES]
+        return tool_call_reply(calls)(request)
+    return text_reply(ANSWER)(request)
 
 
 def blocks(language: str) -> Iterator[tuple[int, str]]:
@@ -75,7 +95,7 @@ async def test_every_python_block_runs(
     monkeypatch.setattr(anyio, "run", programs.append)
     namespace: dict[str, Any] = {}
     count = 0
-    async with ChatServer(text_reply(ANSWER)) as server:
+    async with ChatServer(answer) as server:
         monkeypatch.setenv("WRITER_BASE_URL", server.url)
         for line, source in blocks("python"):
             count += 1
@@ -96,7 +116,14 @@ async def test_every_python_block_runs(
                     await namespace.pop(name)()
     printed = capsys.readouterr().out
     assert printed.startswith(f"{ANSWER}\n[stop]\n")
-    assert printed.count(ANSWER) == 6
+    partial = [line for line in printed.splitlines() if line.startswith("{")]
+    assert "{'summary': 'Because of'}" in partial
+    assert printed.count(ANSWER) - "".join(partial).count(ANSWER) == 7
+    assert "\n['light', 'air']\n" in printed
+    for city in CITIES:
+        assert f"\ntemperature(city='{city}', unit='C')\n" in printed
+    assert "\ntemperature 16.0 None\ntemperature 16.0 None\n" in printed
+    assert f"[temperature: 16.0][temperature: 16.0]{ANSWER}stop 5\n" in printed.replace("]\n", "]")
     assert "\nFrom a file.\nchunk\ncontent.delta\ncontent.done\nHi\n" in printed
     assert "Usage(prompt_tokens=" in printed
     assert count == README.count("```python")
@@ -114,6 +141,47 @@ def test_the_event_table_is_the_union() -> None:
         actual[event.type, event.__name__] = carried
         assert ("choice_index" in event.__struct_fields__) == (event.type != "chunk")
     assert documented == actual
+
+
+def test_the_other_event_table_is_the_conversations_own() -> None:
+    documented = [
+        (code_in(kind)[0], code_in(cls)[0], code_in(fields))
+        for kind, cls, fields, _ in table(section("Conversations"))
+    ]
+    assert documented == [
+        (event.type, event.__name__, [*event.__struct_fields__])
+        for event in typing.get_args(anyio_writer.ConversationEvent)
+        if (typing.get_origin(event) or event) not in EVENTS
+    ]
+
+
+def test_the_table_of_the_servers_own_tools_is_their_union() -> None:
+    documented = table(section("Tools"))
+    tools = typing.get_args(BuiltInTool)
+    assert [(code_in(kind)[0], code_in(cls)[0]) for kind, cls, _ in documented] == [
+        (*typing.get_args(typing.get_type_hints(tool)["type"]), tool.__name__) for tool in tools
+    ]
+    reported = [code_in(where) for _, _, where in documented if code_in(where)]
+    assert [f"message.{name}" for name in data_fields()] == [name for (name,) in reported]
+
+
+def data_fields() -> list[str]:
+    fields = anyio_writer.ParsedChatCompletionMessage.__struct_fields__
+    return [name for name in fields if name.endswith("_data")]
+
+
+def test_how_many_calls_and_rounds_there_may_be() -> None:
+    assert f"At most {DEFAULT_LIMIT} calls run at once (`limit`)" in section("Tools")
+    assert f"After {DEFAULT_MAX_ROUNDS} rounds (`max_rounds`)" in section("Conversations")
+
+
+def test_a_conversation_is_used_like_a_stream() -> None:
+    used_like = section("Conversations").partition("used like a stream")[2].partition(". ")[0]
+    names = re.findall(r"`(\w+)\(\)`", used_like)
+    assert len(names) == 5
+    for name in names:
+        assert getattr(anyio_writer.Conversation, name)
+        assert getattr(anyio_writer.ChatCompletionStream, name)
 
 
 def is_property(value: object) -> bool:
@@ -179,6 +247,13 @@ def test_what_it_says_of_the_sdk_s_names() -> None:
         assert hasattr(anyio_writer, name)
 
 
+def test_what_it_says_of_the_sdk_s_response_format() -> None:
+    chat = writerai.resources.AsyncChatResource
+    assert "response_format" in inspect.signature(chat.parse).parameters
+    assert "response_format" not in inspect.signature(chat.stream).parameters
+    assert "response_format" in inspect.signature(anyio_writer.open_chat_stream).parameters
+
+
 async def test_what_it_says_of_max_tokens() -> None:
     """All else that it says of the SDK is shown in tests/comparison."""
     async with ChatServer(text_reply(finish_reason="length")) as server:
@@ -199,7 +274,10 @@ async def test_what_it_says_of_max_tokens() -> None:
 
 ARCHITECTURE: Final = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 PACKAGE: Final = ROOT / "anyio_writer"
-ORDER: Final = "errors protocol config structured params streaming client cli".split()
+ORDER: Final = (
+    *("errors", "protocol", "config", "structured"),
+    *("params", "streaming", "client", "cli"),
+)
 
 
 def test_the_map_names_every_module() -> None:
@@ -274,5 +352,5 @@ def test_what_is_not_imported() -> None:
         check=True,
     ).stdout.split()
     assert "anyio_writer" in loaded
-    for module in ("trio", "h11", "httpx2", "anyio_writer.testing", "anyio_writer.cli"):
-        assert module not in loaded
+    unused = {"trio", "h11", "httpx2", "jiter", "docstring_parser", "pydantic"}
+    assert not {*loaded} & {*unused, "anyio_writer.testing", "anyio_writer.cli"}

@@ -47,3 +47,4 @@ from .events import RefusalDoneEvent as RefusalDoneEvent
 from .sse import ServerSentEvent as ServerSentEvent
 from .sse import SSEDecoder as SSEDecoder
 from .state import ChatCompletionStreamState as ChatCompletionStreamState
+from .values import ValueReader as ValueReader

@@ -236,10 +236,17 @@ class ToolCallLog:
             self._malformed = not self._whole
         return self._whole
 
-    def is_cut_off(self) -> bool:
-        """Whether the arguments began and did not end."""
+    def is_cut_off(self, *, cut_short: bool) -> bool:
+        """Whether the arguments began and did not end.
+
+        Args:
+            cut_short: Whether the model was stopped in the middle: arguments that had not begun
+                were then about to.
+        """
         text = self.arguments.at()
-        return bool(text.strip()) and wholeness(text) is Wholeness.TRUNCATED
+        if not text.strip():
+            return cut_short
+        return wholeness(text) is Wholeness.TRUNCATED
 
     def reader_at(self, tick: int = NOW) -> ValueReader[Any] | None:
         """What its arguments are read with, if its tool's type was known as of a tick."""

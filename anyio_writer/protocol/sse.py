@@ -17,7 +17,7 @@ from ..errors import ResponseTooLargeError
 DEFAULT_MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
-_CR: Final = ord("\r")  # bytes are searched for a number much faster than for other bytes
+_CR, _LF = b"\r\n"  # bytes are searched for a number much faster than for other bytes
 _LINE_ENDS: Final = (b"\n", b"\r")
 _MAX_RETRY_DIGITS: Final = 4000
 
@@ -74,7 +74,7 @@ class SSEDecoder:
         self.error: ResponseTooLargeError | None = None
         """What the next call of ``feed`` will raise."""
 
-    def feed(self, data: bytes) -> list[ServerSentEvent]:  # noqa: C901 - the hot path
+    def feed(self, data: bytes) -> list[ServerSentEvent]:  # noqa: C901, PLR0912 - the hot path
         """Take the next bytes of the body and return the events they complete.
 
         An event is returned as soon as the last byte of its blank line is in. When good events
@@ -85,6 +85,12 @@ class SSEDecoder:
             ResponseTooLargeError: A line or an event is longer than ``max_event_bytes``. It is
                 raised again by every later call.
         """
+        if self._line and _LF not in data and _CR not in data and not self._at_start:
+            size = self._line_bytes + len(data)
+            if size <= self.max_event_bytes:  # nothing but more of a long line
+                self._line.append(data)
+                self._line_bytes = size
+                return []
         if (payload := self.feed_plain(data)) is not None:
             return [ServerSentEvent(payload, "message", self._id)]
         self.raise_pending_error()
@@ -95,15 +101,17 @@ class SSEDecoder:
             data = data.removeprefix(b"\n")
         if not data:
             return []
+        events: list[ServerSentEvent] = []
         if _CR in data:
             lines = data.splitlines()  # on bytes: at LF, CR LF and CR only
             if data.endswith(_LINE_ENDS):
                 lines.append(b"")
                 self._after_cr = data.endswith(b"\r")
         else:
+            if _LF in data:
+                data = self._take_plain_events(data, events)
             lines = data.split(b"\n")
         rest = lines.pop()
-        events: list[ServerSentEvent] = []
         try:
             if lines and self._line:
                 self._line.append(lines[0])
@@ -117,6 +125,7 @@ class SSEDecoder:
                 self._check_size(self._line_bytes, "a line")
         except ResponseTooLargeError as exc:
             self.error = exc
+            self._line.clear()
             self._between = False
             if not events:
                 raise
@@ -143,6 +152,37 @@ class SSEDecoder:
             self.last_event_id = self._id
             return data[6:-2]
         return None
+
+    def _take_plain_events(self, data: bytes, events: list[ServerSentEvent]) -> bytes:
+        """``feed_plain`` for a piece that begins with several events; returns what is left."""
+        if self._data or self._event:
+            return data
+        start = 0
+        if self._line:  # it goes on in this piece
+            head, *middle = self._line
+            end = data.find(b"\n")
+            if (
+                not data.startswith(b"\n", end + 1)
+                or not head.startswith(b"data: ")
+                or self._line_bytes + end > self.max_event_bytes
+            ):
+                return data
+            payload = b"".join((head[6:], *middle, data[:end]))
+            events.append(ServerSentEvent(payload, "message", self._id))
+            self._line.clear()
+            self._line_bytes = 0
+            start = end + 2
+        while data.startswith(b"data: ", start):
+            end = data.find(b"\n", start)
+            if end == -1 or not data.startswith(b"\n", end + 1):
+                break
+            if end - start > self.max_event_bytes:
+                break
+            events.append(ServerSentEvent(data[start + 6 : end], "message", self._id))
+            start = end + 2
+        if start:
+            self.last_event_id = self._id
+        return data[start:]
 
     def raise_pending_error(self) -> None:
         """Raise what the next ``feed`` would, without waiting for more bytes."""

@@ -474,7 +474,7 @@ class ChatCompletionStreamState(Generic[T]):
                     set_moment(event, (total, total.tick, b""))
                     events.append(event)
         for call in sorted(log.calls, key=lambda call: call.index):
-            if call.done_at is None and not call.is_cut_off():
+            if call.done_at is None and not call.is_cut_off(cut_short=log.is_cut_short):
                 self._call_done(log, call, events)
 
     def _call_done(self, log: ChoiceLog, call: ToolCallLog, events: _Events | None) -> None:
@@ -588,7 +588,9 @@ def _parse_error(choice: ChoiceLog) -> APIError | None:
     where = f"Choice {choice.index}"
     if choice.is_cut_short:
         cut_off = [
-            call for call in choice.calls if call.reader_at() is not None and call.is_cut_off()
+            call
+            for call in choice.calls
+            if call.reader_at() is not None and call.is_cut_off(cut_short=True)
         ]
         text = choice.reader is not None and not choice.refusal and not choice.calls
         if not text and not cut_off:

@@ -236,8 +236,8 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
         except Exception as exc:  # noqa: BLE001 - whatever it is, the consumers must hear of it
             self._end(scope, exc)
         finally:
-            # Cancelled from outside, the stream has not ended yet.
-            self._end(scope, self._outcome())
+            if not self._is_ended:  # cancelled from outside
+                self._end(scope, self._outcome())
             with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
                 await self._source.aclose()
             scope.opened.set()

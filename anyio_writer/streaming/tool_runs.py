@@ -16,7 +16,7 @@ import msgspec
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ..errors import InvalidParameterError, StreamClosedError, WriterError
-from ..params import encode_foreign
+from ..params import Message, encode_foreign
 from ..protocol.events import FunctionToolCallArgumentsDoneEvent
 from .fanout import Batch, Inbox
 
@@ -50,7 +50,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
     error: Exception | None = None
     content: str = ""
 
-    def message(self) -> dict[str, Any]:
+    def message(self) -> Message:
         """The ``tool`` message that answers the call, for the next request's ``messages``."""
         return {
             "role": "tool",
@@ -129,7 +129,7 @@ class ToolRuns:
             await self._changed.wait()
         return self.results_so_far(choice_index)
 
-    async def messages(self, choice_index: int = 0) -> list[dict[str, Any]]:
+    async def messages(self, choice_index: int = 0) -> list[Message]:
         """The same as ``tool`` messages, to stand behind the assistant's in the next request."""
         return [result.message() for result in await self.results(choice_index)]
 

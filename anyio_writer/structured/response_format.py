@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, overload
 
 import msgspec
 
@@ -86,6 +86,14 @@ class ResponseType(Generic[T]):
         if not self._is_wrapped:
             return value
         return value.get(_PROPERTY) if is_object(value) else None
+
+
+@overload
+def response_type_of(tp: type[T]) -> ResponseType[T]: ...
+
+
+@overload
+def response_type_of(tp: object) -> ResponseType[Any]: ...
 
 
 def response_type_of(tp: Any) -> ResponseType[Any]:

@@ -40,6 +40,14 @@ MOVED: Final = {
     "logprobs.refusal.done",
 }
 
+# What an event can tell beside its JSON. Other deltas have a snapshot.
+TOLD: Final = {
+    "content.delta": ("snapshot", "parsed"),
+    "content.done": ("parsed",),
+    "tool_calls.function.arguments.delta": ("arguments", "parsed_arguments"),
+    "tool_calls.function.arguments.done": ("parsed_arguments",),
+}
+
 Plain = dict[str, Any]
 
 
@@ -119,11 +127,9 @@ def of_this_library(event: Any) -> Plain:
         snapshot = msgspec.to_builtins(event.snapshot)
         return {"type": kind, "snapshot": plain_completion(snapshot)}
     del plain["choice_index"]
-    if kind.endswith(".delta"):
-        names = ("arguments", "parsed_arguments") if kind.startswith("tool") else ("snapshot",)
-        if kind == "content.delta":
-            names = ("snapshot", "parsed")
-        plain |= {name: msgspec.to_builtins(getattr(event, name)) for name in names}
+    default = ("snapshot",) if kind.endswith(".delta") else ()
+    names = TOLD.get(kind, default)
+    plain |= {name: msgspec.to_builtins(getattr(event, name)) for name in names}
     for key in ("content", "refusal"):
         if kind.startswith(f"logprobs.{key}"):
             plain[key] = tokens(plain[key])

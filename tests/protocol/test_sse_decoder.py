@@ -79,6 +79,21 @@ def test_as_the_standard_says_wherever_it_is_cut(body: bytes, cuts: list[int]) -
         assert rest[:1] == completed
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"data: a\n\ndata: \n\ndata: bc\n\n",
+        b"data: a\n\n: c\n\ndata: b\n\n\ndata:d\n\n",
+        b"data: a\ndata: b\n\ndata: c\n\nid: 1\ndata: d\n\ndata: e\n\n",
+        b"data: a\n\ndata: b\r\n\r\ndata: c\n\nevent: x\n\ndata: d\n\n",
+    ],
+)
+def test_what_servers_write_is_read_wherever_two_cuts_are(body: bytes) -> None:
+    expected = interpret(body).events
+    for cuts in itertools.combinations(range(len(body) + 1), 2):
+        assert as_reference(decoded(pieces_of(body, cuts))[1]) == expected
+
+
 @given(BODIES)
 def test_each_event_is_due_with_the_last_byte_of_its_blank_line(body: bytes) -> None:
     decoder = SSEDecoder()

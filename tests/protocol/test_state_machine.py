@@ -294,7 +294,6 @@ def test_white_space_behind_whole_arguments_does_not_cost_a_new_look(
 @pytest.mark.parametrize(
     ("arguments", "done"),
     [
-        ("", True),
         ("{}", True),
         ('{"a":"\\ud83d"}', True),  # half a surrogate pair is allowed in JSON
         ('{"a":"\\ud83dxxxxxxx"}', True),
@@ -319,6 +318,16 @@ def test_done_only_for_what_was_not_cut_off(arguments: str, done: bool, reason: 
     assert outcome.error is None
     assert outcome.done_calls == ([("i", "f", arguments)] if done else [])
     assert outcome.calls == [("i", "f", arguments)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "done"),
+    [("stop", True), ("tool_calls", True), ("length", False), ("content_filter", False)],
+)
+def test_arguments_that_never_came_were_cut_off_if_the_model_was(reason: str, done: bool) -> None:
+    for arguments in (None, "", " "):
+        opened = called(piece(0, id="i", name="f", arguments=arguments), reason=reason)
+        assert len(run(frames(opened)).done_calls) == done
 
 
 def test_arguments_as_objects() -> None:

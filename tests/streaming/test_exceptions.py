@@ -10,7 +10,15 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from anyio_writer import ChatCompletionStream, StreamTruncatedError, WriterError, chat_stream_from
+from anyio_writer import (
+    ChatCompletionStream,
+    ContentParseError,
+    StreamTruncatedError,
+    ToolRuns,
+    WriterError,
+    chat_stream_from,
+    function_tool,
+)
 from tests.streaming.helpers import STALL, Body, chunk
 
 PAGE = Path(__file__).parents[2] / "docs" / "lifetimes.md"
@@ -43,15 +51,29 @@ class Case:
         self.now = anyio.Event()  # the moment at which everything happens
         self.raised: BaseException | None = None
         self.read: list[str] = []
+        self.runs: ToolRuns | None = None
+        self.worked = ""
 
     def body(self) -> Body:
         ending: dict[str, list[Any]] = {
             "goes on": [STALL],
             "ends well": [self.now, chunk(None, "stop")],
+            "ends and does not fit": [self.now, chunk(None, "stop")],
             "fails": [self.now],
             "has failed, nobody was told": [],
+            "has ended and does not fit, nobody was told": [chunk(None, "stop")],
         }
-        return Body(chunk("a"), *ending[self.stream])
+        return Body(chunk("a"), *self.calls(), *ending[self.stream])
+
+    def calls(self) -> list[bytes]:
+        """A call that is done, and one that is not."""
+        if "tool" not in self.tasks:
+            return []
+        function = {"name": "tool", "arguments": "{}"}
+        return [
+            chunk(None, tool_calls=[{"index": index, "id": f"c{index}", "function": function}])
+            for index in range(2)
+        ]
 
     async def reading(self, stream: ChatCompletionStream[Any]) -> None:
         try:
@@ -70,22 +92,41 @@ class Case:
         finally:
             raise Fault
 
+    async def working(self) -> None:
+        self.worked = "began"
+        await self.now.wait()
+        await anyio.lowlevel.checkpoint()
+        self.worked = "ended"
+
     async def run(self, scope: anyio.CancelScope) -> None:
-        async with chat_stream_from(self.body()) as stream:
+        tasks: dict[str, Any] = {
+            "failing": self.failing,
+            "failing when cancelled": self.failing_when_cancelled,
+        }
+        tools: dict[str, Any] = {
+            "tool": self.working,
+            "failing tool": self.failing,
+            "tool failing when cancelled": self.failing_when_cancelled,
+        }
+        response_format: Any = int if "does not fit" in self.stream else None
+        async with chat_stream_from(self.body(), response_format=response_format) as stream:
             for part in self.tasks.split(", "):
-                if part == "none":
-                    continue
                 count, _, what = part.partition(" ")
-                for _ in range(int(count)):
-                    if what == "reading":
-                        stream.start_soon(self.reading, stream)
-                    elif what == "failing":
-                        stream.start_soon(self.failing)
-                    else:
-                        stream.start_soon(self.failing_when_cancelled)
-            if self.stream == "has failed, nobody was told":
+                if what in tools:
+                    tool = function_tool(tools[what], name="tool")
+                    self.runs = stream.run_tools([tool], on_error="raise")
+                    stream.demand()
+                elif part != "none":
+                    for _ in range(int(count)):
+                        if what == "reading":
+                            stream.start_soon(self.reading, stream)
+                        else:
+                            stream.start_soon(tasks[what])
+            if self.stream.endswith("nobody was told"):
                 stream.demand()
             await wait_all_tasks_blocked()
+            if self.runs is not None:
+                assert repr(self.runs) == "<ToolRuns: 1 running, 0 waiting, 0 ended>"
             self.now.set()
             if self.block.startswith("raises"):
                 self.raised = {"ValueError": ValueError, "KeyboardInterrupt": KeyboardInterrupt}[
@@ -95,6 +136,17 @@ class Case:
             if self.block == "is cancelled":
                 scope.cancel()
                 await anyio.sleep_forever()
+
+    def check_what_its_tasks_saw(self) -> None:
+        readers = int(self.tasks[0]) if "reading" in self.tasks else 0
+        errors = 0 if self.stream == "ends well" else readers
+        if self.stream.startswith("ends"):
+            assert self.read.count("content.delta") == readers
+            assert self.read.count("content.done") == readers
+        if self.stream.startswith("ends") or (self.stream == "fails" and self.block == "ends"):
+            assert self.read.count("error") == errors
+        if self.worked:  # the block waits for its tools, or cancels them
+            assert self.worked == ("ended" if self.block == "ends" else "began")
 
 
 @pytest.mark.uvloop
@@ -117,7 +169,8 @@ async def test_comes_out(block: str, tasks: str, stream: str, outcome: str, cont
     elif outcome == "the block's exception":
         assert came_out is case.raised
     elif outcome == "the stream's error":
-        assert isinstance(came_out, StreamTruncatedError)
+        expected = ContentParseError if "does not fit" in stream else StreamTruncatedError
+        assert type(came_out) is expected
     else:
         assert isinstance(came_out, BaseExceptionGroup)
         cancelled = anyio.get_cancelled_exc_class()  # trio's may be in it until its scope is left
@@ -129,12 +182,7 @@ async def test_comes_out(block: str, tasks: str, stream: str, outcome: str, cont
     if context == "none":
         assert came_out is not None
         assert came_out.__context__ is None
-    if stream == "ends well":
-        readers = int(tasks[0])
-        assert case.read.count("content.delta") == readers
-        assert "error" not in case.read
-    if stream == "fails" and block == "ends":
-        assert case.read.count("error") == int(tasks[0])
+    case.check_what_its_tasks_saw()
 
 
 async def test_a_block_waits_for_its_tasks_and_they_may_start_others() -> None:
