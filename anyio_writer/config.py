@@ -44,7 +44,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
         first_content: From sending the request to the first real content: text, a tool call, a
             refusal. Keep-alives and empty chunks do not count. Time in which nobody was reading
             the stream does not count either.
-        idle: Between one chunk and the next, once content has begun. Keep-alives do not count.
+        idle: Between one chunk and the next, once content has begun. Keep-alives do not count. It
+            may take up to a sixty-fourth longer: to move a deadline with each chunk is dear.
         total: For everything, retries and their waits included.
     """
 

@@ -9,7 +9,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import (
     Annotated,
     Any,
@@ -480,6 +479,8 @@ def _unknown(name: str) -> str:
         return "There is no parameter stream: the answer is always streamed."
     if name in SETTINGS:
         return f"{name} is a setting of AsyncWriter, not a field of a request."
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
     matches = get_close_matches(name, sorted(REQUEST_FIELDS | SETTINGS), n=1)
     suggestion = f" Did you mean {matches[0]}?" if matches else ""
     return (

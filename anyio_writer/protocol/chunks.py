@@ -246,7 +246,7 @@ class ChatCompletionChunk(_Part, frozen=True):
 _decode: Final = msgspec.json.Decoder(ChatCompletionChunk).decode
 
 
-def parse_chunk(payload: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> ChatCompletionChunk:
+def parse_chunk(payload: bytes, max_depth: int = DEFAULT_MAX_DEPTH) -> ChatCompletionChunk:
     """Decode the data of one server-sent event.
 
     What is not Unicode (bytes that are not UTF-8, escapes of half a surrogate pair) is read as
@@ -273,7 +273,7 @@ def parse_chunk(payload: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> ChatCo
         return _parse_leniently(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         if (mended := mend_text(payload)) != payload:
-            return parse_chunk(mended, max_depth=max_depth)
+            return parse_chunk(mended, max_depth)
         raise _invalid(payload, _reason(exc)) from exc
     return chunk
 

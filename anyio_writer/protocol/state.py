@@ -105,7 +105,7 @@ class ChatCompletionStreamState(Generic[T]):
         self._max_depth = max_depth
         self._accumulator = Accumulator(response_format, tools)
         self._lacks_head = True  # whether the id, the date or the model is still unknown
-        self._finished: set[int] = set()  # the choices that have their finish reason
+        self._finished = 0  # how many choices have their finish reason
 
     # What a caller drives it with.
 
@@ -157,10 +157,12 @@ class ChatCompletionStreamState(Generic[T]):
             for sse in source:
                 if self.done_received:
                     return
-                if sse.event == "message":
-                    self._handle_data(sse.data, events)
-                else:
+                if sse.event != "message":
                     self._handle_named(sse, events)
+                elif sse.data.startswith(b"{"):
+                    self._take(parse_chunk(sse.data, self._max_depth), sse.data, events)
+                else:
+                    self._handle_odd(sse.data, events)
         except APIError as exc:
             exc.completion = self.current_completion_snapshot
             raise
@@ -172,7 +174,10 @@ class ChatCompletionStreamState(Generic[T]):
         if self.done_received:
             return
         try:
-            self._handle_data(payload, events)
+            if payload.startswith(b"{"):
+                self._take(parse_chunk(payload, self._max_depth), payload, events)
+            else:
+                self._handle_odd(payload, events)
         except APIError as exc:
             exc.completion = self.current_completion_snapshot
             raise
@@ -220,8 +225,7 @@ class ChatCompletionStreamState(Generic[T]):
     @property
     def all_finished(self) -> bool:
         """Whether every choice has its finish reason."""
-        finished = len(self._finished)
-        return finished >= self._n and finished == len(self._accumulator.choices)
+        return self._finished >= self._n and self._finished == len(self._accumulator.choices)
 
     @property
     def has_content(self) -> bool:
@@ -269,18 +273,12 @@ class ChatCompletionStreamState(Generic[T]):
 
     # Payloads.
 
-    def _handle_data(self, payload: bytes, events: _Events | None) -> None:
-        if payload.startswith(b"{"):
-            self._take(parse_chunk(payload, max_depth=self._max_depth), payload, events)
-        else:
-            self._handle_odd(payload, events)
-
     def _handle_odd(self, payload: bytes, events: _Events | None) -> None:
         text = payload.strip()
         if text == _DONE:
             self.done_received = True
         elif text and not text.startswith(b":"):
-            self._take(parse_chunk(payload, max_depth=self._max_depth), payload, events)
+            self._take(parse_chunk(payload, self._max_depth), payload, events)
 
     def _handle_named(self, sse: ServerSentEvent, events: _Events | None) -> None:
         if sse.event == "error":
@@ -289,7 +287,7 @@ class ChatCompletionStreamState(Generic[T]):
             self.done_received = True
             return
         try:
-            chunk = parse_chunk(sse.data, max_depth=self._max_depth)
+            chunk = parse_chunk(sse.data, self._max_depth)
         except APIResponseValidationError:
             return  # some other kind of event
         if chunk.is_error or chunk.choices is not None or chunk.usage is not None:
@@ -366,7 +364,7 @@ class ChatCompletionStreamState(Generic[T]):
         reason = choice.finish_reason
         if reason and reason not in _NO_REASON and log.finish_reason.value is None:
             log.finish_reason.set(reason, total.tick)
-            self._finished.add(index)
+            self._finished += 1
             self._add_done_events(log, events)
         elif len(log.calls) > 1:
             for call in calls:
@@ -506,7 +504,7 @@ class ChatCompletionStreamState(Generic[T]):
             if not self.chunk_count:
                 return "it held no event"
             return f"none of its {self.chunk_count} chunks held a choice"
-        waiting = sorted(set(choices) - self._finished)
+        waiting = [each.index for each in self._sorted_choices() if not each.finish_reason.value]
         if waiting:
             which = ", ".join(map(str, waiting))
             have = sum(len(choices[index].content.at()) for index in waiting)

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any, Final, Generic, Literal, Protocol, Self, TypeAlias, TypeVar
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint
 
 from ..errors import ConsumerLagError
 from ..protocol.completion import ParsedChatCompletion
-from .waiting import Signal
+from .waiting import Signal, cancellation_point
 
 E = TypeVar("E")
 
@@ -200,6 +200,7 @@ class Subscription(Generic[E]):
         self._read_snapshot = snapshot
         self._batch: list[E] = []  # taken from the channel, not yet given out; the oldest last
         self._turn = 0
+        self._let_cancel = cancellation_point()
 
     def __repr__(self) -> str:
         return f"<Subscription made at {self._inbox.place}>"
@@ -246,7 +247,7 @@ class Subscription(Generic[E]):
         batch = self._batch
         while batch:
             self._turn += 1  # _pause(), without the cost of a call for each event
-            await (checkpoint_if_cancelled() if self._turn % _FAIR_SHARE else checkpoint())
+            await (self._let_cancel() if self._turn % _FAIR_SHARE else checkpoint())
             if batch:  # another task may have taken the last one meanwhile
                 return batch.pop()
         # While this task waited, another may have taken a batch: an older one.
@@ -305,7 +306,7 @@ class Subscription(Generic[E]):
         """Let a cancellation in; now and then give all other tasks a turn."""
         self._turn += 1
         if self._turn % _FAIR_SHARE:
-            await checkpoint_if_cancelled()
+            await self._let_cancel()
         else:
             await checkpoint()
 
