@@ -112,6 +112,8 @@ class Deadlines:
         return cls(message.format(timeouts=self._timeouts))
 
     def _set(self, wait: Wait, deadline: float) -> None:
+        if self._wait is Wait.DRAIN and wait is not Wait.DRAIN:
+            return  # whatever still comes, it is being ended
         self._wait = wait
         # What is complete cannot be late: the total limit is about the answer.
         limited = wait is not Wait.END and wait is not Wait.DRAIN

@@ -16,6 +16,7 @@ from anyio_writer import (
     ConnectTimeoutError,
     FirstContentTimeoutError,
     IdleTimeoutError,
+    Limits,
     StreamTruncatedError,
     Timeouts,
     TotalTimeoutError,
@@ -251,3 +252,16 @@ async def test_a_response_that_ends_in_time_is_truncated_and_not_late(unit: floa
         with pytest.raises(StreamTruncatedError):
             async with open_chat_stream(**REQUEST, client=client) as stream:
                 await stream.until_done()
+
+
+async def test_leaving_is_bounded_though_the_server_goes_on(unit: float) -> None:
+    source = Paced((0, chunk("a", finish="stop")), *[(unit / 10, PING)] * 100)
+    limits = Limits(drain_time=unit / 4)
+    async with chat_stream_from(source, end_grace=50 * unit, limits=limits) as stream:
+        async for event in stream:
+            if event.type == "content.done":
+                break
+        await anyio.wait_all_tasks_blocked()
+        start = anyio.current_time()
+    assert anyio.current_time() - start <= unit / 4 + SLACK
+    assert (await stream.get_final_completion()).choices[0].finish_reason == "stop"
