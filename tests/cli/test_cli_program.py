@@ -84,7 +84,7 @@ async def test_json_is_one_event_per_line(anyio_backend_name: str) -> None:
             events = [msgspec.json.encode(event) async for event in stream]
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.splitlines() == events
-    assert {"type": "content.done", "choice_index": 0, "content": "One, two.", "parsed": None} in [
+    assert {"type": "content.done", "choice_index": 0, "content": "One, two."} in [
         json.loads(line) for line in done.stdout.splitlines()
     ]
 
