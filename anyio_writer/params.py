@@ -416,11 +416,16 @@ _HINTS: Final = {
     "messages": "It is a list of messages such as {'role': 'user', 'content': 'Hello'}.",
     "messages.role": "It is 'user', 'assistant', 'system' or 'tool'.",
     "messages.content": "It is text, or a list such as [{'type': 'text', 'text': 'Hello'}].",
-    "tools": "One is like {'type': 'function', 'function': {...}}; leave tools out to send none.",
+    "tools": (
+        "It is a list of what function_tool(f) makes, or of {'type': 'function', 'function': "
+        "{...}}; leave tools out to send none."
+    ),
     "tool_choice": (
         "It is 'auto', 'none', 'required', or {'type': 'function', 'function': {'name': ...}}."
     ),
-    "response_format": "It is {'type': 'json_schema', 'json_schema': {...}} or {'type': 'text'}.",
+    "response_format": (
+        "It is a type, such as a dataclass, or {'type': 'json_schema', 'json_schema': {...}}."
+    ),
     "stream_options": "It is {'include_usage': True}.",
 }
 
@@ -474,14 +479,29 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
     return b"{" + b",".join(fields) + b"}"
 
 
+_OF_CONVERSATIONS: Final = "it is a parameter of open_conversation() and chat.conversation()"
+_ELSEWHERE: Final = {
+    "max_rounds": _OF_CONVERSATIONS,
+    "total_time": f"{_OF_CONVERSATIONS}; a stream has timeouts=Timeouts(total=...)",
+    "tool_limit": f"{_OF_CONVERSATIONS}; a stream has run_tools(limit=...)",
+    "on_tool_error": f"{_OF_CONVERSATIONS}; a stream has run_tools(on_error=...)",
+    "limit": "it is a parameter of run_tools(); a conversation has tool_limit",
+    "on_error": "it is a parameter of run_tools(); a conversation has on_tool_error",
+    "max_completion_tokens": "here it is max_tokens",
+}
+
+
 def _unknown(name: str) -> str:
     if name == "stream":
         return "There is no parameter stream: the answer is always streamed."
     if name in SETTINGS:
         return f"{name} is a setting of AsyncWriter, not a field of a request."
+    if name in _ELSEWHERE:
+        return f"{name} is no field of a request: {_ELSEWHERE[name]}."
     from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
 
-    matches = get_close_matches(name, sorted(REQUEST_FIELDS | SETTINGS), n=1)
+    known = sorted(REQUEST_FIELDS | SETTINGS | _ELSEWHERE.keys())
+    matches = get_close_matches(name, known, n=1)
     suggestion = f" Did you mean {matches[0]}?" if matches else ""
     return (
         f"There is no parameter {name}.{suggestion} "
@@ -506,16 +526,19 @@ def _plain(value: Any, name: str) -> Any:
     """Messages, structs, pydantic models and iterables as the JSON types they stand for."""
     if _is_lazy(value):
         value = list(value)
+    if name == "tools":
+        _refuse_functions(value)
     if isinstance(value, list | tuple):
-        if name == "tools":
-            _refuse_functions(value)  # pyright: ignore[reportUnknownArgumentType]
         value = [_message_param(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     try:
         return msgspec.to_builtins(value, builtin_types=_BINARY, enc_hook=encode_foreign)
     except RecursionError:
         raise InvalidParameterError(f"{name} is nested too deeply to be sent as JSON.") from None
     except (TypeError, ValueError) as exc:
-        raise InvalidParameterError(f"{name} cannot be sent as JSON: {exc}") from exc
+        hint = _HINTS.get(name)
+        raise InvalidParameterError(
+            f"{name} cannot be sent as JSON: {exc}" + (f". {hint}" if hint else "")
+        ) from exc
 
 
 # Left as they are, which makes them errors: there is more than one way to write them in JSON.
@@ -534,13 +557,24 @@ def _message_param(item: Any) -> Any:
     return item.to_param() if isinstance(item, ParsedChatCompletionMessage) else item
 
 
-def _refuse_functions(tools: Iterable[Any]) -> None:
+def _refuse_functions(tools: Any) -> None:
     """A function is made a tool once, not at each request, and whoever calls it needs the tool."""
-    for position, tool in enumerate(tools):
-        if callable(tool) and not isinstance(tool, FunctionTool):
-            name = getattr(tool, "__name__", type(tool).__name__)
+    if isinstance(tools, FunctionTool):
+        raise InvalidParameterError("tools is one tool; put it into a list: tools=[...].")
+    is_list = isinstance(tools, list | tuple)
+    for position, tool in enumerate(tools if is_list else [tools]):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        place = f"tools[{position}]" if is_list else "tools"
+        if isinstance(tool, type):
             raise InvalidParameterError(
-                f"tools[{position}] is {name} itself; make it a tool: function_tool({name})."
+                f"{place} is the class {tool.__name__}; a tool is made of a function. The type "
+                "that an answer is to have goes into response_format."
+            )
+        if callable(tool) and not isinstance(tool, FunctionTool):
+            own = getattr(tool, "__name__", "")  # none: a partial, or an object with __call__
+            name = own or type(tool).__name__
+            made = f"function_tool({own if own.isidentifier() else '...'})"
+            raise InvalidParameterError(
+                f"{place} is {name} itself; make it a tool: {made if is_list else f'[{made}]'}."
             )
 
 

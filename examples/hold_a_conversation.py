@@ -2,7 +2,7 @@
 
 python examples/hold_a_conversation.py "Where are Ada's orders?"
 
-Wants WRITER_API_KEY.
+Wants WRITER_API_KEY, or a server as in print_answer.py, which answers without a call.
 """
 
 import sys

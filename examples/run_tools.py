@@ -2,7 +2,7 @@
 
 python examples/run_tools.py
 
-Wants WRITER_API_KEY.
+Wants WRITER_API_KEY, or a server as in print_answer.py, which answers without a call.
 """
 
 from typing import Any

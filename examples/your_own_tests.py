@@ -2,6 +2,9 @@
 
 pytest examples/your_own_tests.py
 
+Here that takes what this library's own tests want, see pyproject.toml. A copy in a directory of its
+own takes pytest alone.
+
 Each test runs on asyncio and on trio: that is the pytest plugin of anyio.
 """
 

@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 CACHED_TYPES: Final = 256
 _SHOWN_BYTES: Final = 300
+_ADVICE: Final = "ask again, or let the type allow for this"
 
 
 class JSONReader(NamedTuple):
@@ -40,11 +41,17 @@ class JSONReader(NamedTuple):
     blame: Callable[[Any, bytes], tuple[str, str]]  # an error -> its path and reason
 
 
-def read_json(text: str, reader: JSONReader, name: str) -> Any:
+def read_json(text: str, reader: JSONReader, name: str, advice: str = _ADVICE) -> Any:
     """The value of a text, whatever it is made of.
 
+    Args:
+        text: JSON.
+        reader: Reads it.
+        name: What people call the type.
+        advice: What whoever reads the error can do.
+
     Raises:
-        ValueMismatchError: The text does not fit the type that people call ``name``.
+        ValueMismatchError: The text does not fit the type.
     """
     # JSON allows what Unicode does not, half a surrogate pair; both libraries refuse it.
     payload = mend_text(text.encode(errors="replace"))
@@ -59,8 +66,7 @@ def read_json(text: str, reader: JSONReader, name: str) -> Any:
     shown = shorten(payload, _SHOWN_BYTES)
     why = shorten(reason.encode(), _SHOWN_BYTES)  # msgspec quotes whole values
     raise ValueMismatchError(
-        f"the text does not fit {name}: {why}, at {path}; ask again, or let the type allow for"
-        f" this: {shown}",
+        f"the text does not fit {name}: {why}, at {path}; {advice}: {shown}",
         text=text,
         path=path,
         reason=reason,
@@ -76,15 +82,16 @@ class Codec(Generic[T]):
         schema: Its strict schema; ``$defs`` only where something refers to them.
     """
 
-    __slots__ = ("_reader", "name", "schema", "type")
+    __slots__ = ("_advice", "_reader", "name", "schema", "type")
 
-    def __init__(self, tp: Any) -> None:
-        """Describe a type.
+    def __init__(self, tp: Any, *, advice: str = _ADVICE) -> None:
+        """Describe a type; errors of texts that do not fit it give the advice.
 
         Raises:
             TypeError: It cannot be told in a strict schema, or cannot be read; says which field.
         """
         self.type: Any = tp
+        self._advice = advice
         self.name = type_name(tp)
         make = _pydantic_reader if _made_of_pydantic(tp) else _msgspec_reader
         schema, self._reader = make(tp, self.name)
@@ -99,7 +106,7 @@ class Codec(Generic[T]):
         Raises:
             ValueMismatchError: The text does not fit the type.
         """
-        value: T = read_json(text, self._reader, self.name)
+        value: T = read_json(text, self._reader, self.name, self._advice)
         return value
 
 
@@ -143,23 +150,43 @@ def type_name(tp: Any) -> str:
     return "..." if tp is ... else str(getattr(tp, "__name__", tp))
 
 
+_KNOWN: Final = {
+    "msgspec": "a msgspec.Struct, a dataclass, a TypedDict or another type that it knows",
+    "pydantic": "pydantic's types alone, which cannot hold structs",
+}
+
+
 @contextlib.contextmanager
-def _errors_of(library: str, name: str) -> Generator[None]:
+def _errors_of(library: str, tp: Any, name: str) -> Generator[None]:
     try:
         yield
     # A look at annotations raises whatever they raise, such as a name that is not there yet.
     except Exception as exc:
+        if _is_value(tp):
+            shown = shorten(repr(tp).encode(errors="replace"), _SHOWN_BYTES)
+            raise TypeError(
+                f"{shown} is a value ({type(tp).__name__}), not a type; give a class itself, or"
+                " list[...] of one"
+            ) from exc
+        # The first line: pydantic goes on about hooks of its own.
+        reason = str(exc).partition("\n")[0].rstrip(".")
         raise TypeError(
-            f"{name}: {library} cannot read JSON as this: {exc}. Use a msgspec.Struct, a dataclass,"
-            " a TypedDict or another type that it knows, with annotations that can be looked up"
+            f"{name}: {library} cannot read JSON as this: {reason}. Use {_KNOWN[library]}, with"
+            " annotations that can be looked up"
         ) from exc
+
+
+def _is_value(tp: Any) -> bool:
+    """Whether what no library can read is not even a type."""
+    is_special = type(tp).__module__ in ("typing", "typing_extensions", "types")
+    return not (inspect.isclass(tp) or is_special or typing.get_origin(tp))
 
 
 # msgspec
 
 
 def _msgspec_reader(tp: Any, name: str) -> tuple[Schema, JSONReader]:
-    with _errors_of("msgspec", name):
+    with _errors_of("msgspec", tp, name):
         decoder = msgspec.json.Decoder(tp)
         (info,) = mi.multi_type_info([tp])
     describer = _Describer()
@@ -413,7 +440,7 @@ def _parts(tp: Any, seen: dict[int, Any]) -> Iterator[Any]:
 def _pydantic_reader(tp: Any, name: str) -> tuple[Schema, JSONReader]:
     import pydantic  # noqa: PLC0415 - see the head of this file
 
-    with _errors_of("pydantic", name):
+    with _errors_of("pydantic", tp, name):
         adapter = pydantic.TypeAdapter[Any](tp)
         schema = adapter.json_schema()
     return schema, JSONReader(adapter.validate_json, pydantic.ValidationError, _blame_first)

@@ -102,8 +102,8 @@ class _Transform:
         schema = _simplified(schema)
         if not is_object(schema) or _MEANING.isdisjoint(schema):
             raise TypeError(
-                f"{where}: any value may stand here (Any, object, Raw), and a strict schema has to"
-                " say which; give it a narrower type"
+                f"{where}: any value may stand here (Any, Raw, list without brackets), and a strict"
+                " schema has to say which; give it a narrower type"
             )
         if "$ref" in schema:
             return self._reference(schema, where, inside)
@@ -161,8 +161,8 @@ def _simplified(schema: Any) -> Any:
 def _check_object(schema: Schema, where: str) -> None:
     if schema.get("additionalProperties", False) is not False or schema.get("patternProperties"):
         raise TypeError(
-            f"{where}: a strict schema has no objects with arbitrary keys (dict); name the fields,"
-            " or use a list of pairs"
+            f"{where}: a strict schema has no objects with arbitrary keys (dict, extra='allow');"
+            " name the fields, or use a list of pairs"
         )
 
 

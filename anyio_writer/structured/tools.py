@@ -27,6 +27,7 @@ DecoratedP = ParamSpec("DecoratedP")
 DecoratedR = TypeVar("DecoratedR")
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_ADVICE: Final = "call it again with arguments that fit, not with"  # read by the model
 
 
 class FunctionTool(Generic[P, R]):
@@ -65,7 +66,9 @@ class FunctionTool(Generic[P, R]):
         self.strict: Final = strict
         self.is_async: Final = any(map(inspect.iscoroutinefunction, (function, plain)))
         if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
-            raise TypeError(f"{self.name}: a tool gives one result, and this is a generator")
+            raise TypeError(
+                f"{self.name}: a tool gives one result, and this is a generator; return a list"
+            )
         parameters = _parameters_of(function, self.name)
         self._by_position = [each.name for each in parameters if each.kind is each.POSITIONAL_ONLY]
         self._by_name = [each.name for each in parameters if each.kind is not each.POSITIONAL_ONLY]
@@ -188,7 +191,12 @@ def _behind(function: Any) -> tuple[Any, str, str]:
     while isinstance(function, partial):
         function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     if inspect.isclass(function) or not callable(function):
-        raise TypeError(f"{function!r} is not a function")
+        advice = (
+            "function_tool(name=...) gives a name"
+            if isinstance(function, str)
+            else "a tool is made of a function, a bound method or an object with __call__"
+        )
+        raise TypeError(f"{function!r} is not a function; {advice}")
     if inspect.isroutine(function):
         return function, function.__name__, inspect.getdoc(function) or ""
     kind = type(function)
@@ -213,7 +221,9 @@ def _parameters_of(function: Callable[..., Any], tool: str) -> list[inspect.Para
     try:
         signature = inspect.signature(function)
     except ValueError as exc:
-        raise TypeError(f"{tool}: its parameters are not known: {exc}") from exc
+        raise TypeError(
+            f"{tool}: its parameters are not known: {exc}; make the tool of a function around it"
+        ) from exc
     fixed: set[str] = set()
     while isinstance(function, partial):
         fixed.update(function.keywords)
@@ -225,10 +235,14 @@ def _parameters_of(function: Callable[..., Any], tool: str) -> list[inspect.Para
                 f"{tool}.{each.name}: a strict schema has no room for {each}; name each parameter"
             )
         if each.name.startswith("__"):  # msgspec cannot make a field of it
-            raise TypeError(f"{tool}.{each.name}: its name begins with two underscores")
+            raise TypeError(
+                f"{tool}.{each.name}: its name begins with two underscores; give it another"
+            )
         if each.annotation is each.empty:
             if each.name in ("self", "cls"):
                 advice = "make a tool of the bound method"
+            elif getattr(function, "__name__", None) == "<lambda>":
+                advice = "a lambda has none: write it with def"
             else:
                 advice = f"write {each.name}: str, or whatever type it has"
             raise TypeError(f"{tool}.{each.name}: it has no annotation; {advice}")
@@ -253,7 +267,7 @@ class _Annotations:
         except Exception as exc:  # whatever evaluating it raises
             raise TypeError(
                 f"{tool}.{parameter.name}: its annotation {parameter.annotation!r} cannot be "
-                f"resolved where the tool is made: {exc}"
+                f"resolved where the tool is made: {exc}; it is needed there when the program runs"
             ) from exc
         tp = hints[parameter.name]
         if not hasattr(tp, "__module__"):  # [int], (int, str), 5
@@ -305,9 +319,9 @@ def _is_data(value: object) -> bool:
 
 def _codec_of_arguments(arguments_type: type[msgspec.Struct]) -> Codec[Any]:
     with contextlib.suppress(TypeError):
-        return Codec(arguments_type)
+        return Codec(arguments_type, advice=_ADVICE)
     # Pydantic's types may be why: pydantic reads no structs. If they are not, this fails alike.
-    return Codec(_as_dataclass(arguments_type))
+    return Codec(_as_dataclass(arguments_type), advice=_ADVICE)
 
 
 _OF_META: Final = (

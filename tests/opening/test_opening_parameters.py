@@ -24,10 +24,14 @@ from tests.opening.opening_helpers import KEY, MESSAGES, stream_to
 MESSAGE = " It is a list of messages such as {'role': 'user', 'content': 'Hello'}."
 CONTENT = " It is text, or a list such as [{'type': 'text', 'text': 'Hello'}]."
 ROLE = " It is 'user', 'assistant', 'system' or 'tool'."
-TOOL = " One is like {'type': 'function', 'function': {...}}; leave tools out to send none."
-FORMAT = " It is {'type': 'json_schema', 'json_schema': {...}} or {'type': 'text'}."
+TOOL = (
+    " It is a list of what function_tool(f) makes, or of {'type': 'function', 'function': {...}}; "
+    "leave tools out to send none."
+)
+FORMAT = " It is a type, such as a dataclass, or {'type': 'json_schema', 'json_schema': {...}}."
 USAGE = " It is {'include_usage': True}."
 EXTRA = " Fields that the API does not list go into extra_body."
+NO_FIELD = "is no field of a request:"
 LEFT_OUT = object()
 
 
@@ -135,6 +139,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "tools holds several built-in tools (graph, llm); the API takes one kind per request.",
     ),
     ({"tools": [print]}, "tools[0] is print itself; make it a tool: function_tool(print)."),
+    ({"tools": print}, "tools is print itself; make it a tool: [function_tool(print)]."),
+    ({"tools": [lambda: 1]}, "tools[0] is <lambda> itself; make it a tool: function_tool(...)."),
+    (
+        {"tools": [dict]},
+        "tools[0] is the class dict; a tool is made of a function. The type that an answer ",
+    ),
+    (
+        {"tools": object()},
+        "tools cannot be sent as JSON: objects of type object are not supported." + TOOL,
+    ),
     (function(parameters=object()), "tools cannot be sent as JSON: objects of type object are "),
     (
         function(parameters=b"{}"),
@@ -174,7 +188,26 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"timeout": 5}, "There is no parameter timeout. Did you mean timeouts?" + EXTRA),
     ({"base_urll": ""}, "There is no parameter base_urll. Did you mean base_url?" + EXTRA),
+    ({"max_round": 1}, "There is no parameter max_round. Did you mean max_rounds?" + EXTRA),
     ({"seed": 1}, "There is no parameter seed." + EXTRA),
+    *(
+        (
+            {name: 1},
+            f"{name} {NO_FIELD} it is a parameter of open_conversation() and ch",
+        )
+        for name in ("max_rounds", "total_time", "tool_limit", "on_tool_error")
+    ),
+    *(
+        (
+            {name: 1},
+            f"{name} {NO_FIELD} it is a parameter of run_tools(); a conversation has {instead}.",
+        )
+        for name, instead in (("limit", "tool_limit"), ("on_error", "on_tool_error"))
+    ),
+    (
+        {"max_completion_tokens": 1},
+        "max_completion_tokens is no field of a request: here it is max_tokens.",
+    ),
     ({"stream": True}, "There is no parameter stream: the answer is always streamed."),
     ({"max_connections": 1}, "max_connections is a setting of AsyncWriter, not a field of a req"),
     ({"extra_headers": 0}, "extra_headers must be a mapping, not int."),

@@ -292,8 +292,10 @@ def test_a_function_that_is_no_tool() -> None:
     assert refusal(tools=[temperature, plain]) == (
         "tools[1] is plain itself; make it a tool: function_tool(plain)."
     )
-    assert refusal(tools=[Listener()]).endswith("make it a tool: function_tool(Listener).")
-    assert refusal(tools=temperature).startswith("tools is wrong: expected `list | None`")
+    assert refusal(tools=[Listener()]).endswith(
+        "Listener itself; make it a tool: function_tool(...)."
+    )
+    assert refusal(tools=temperature) == "tools is one tool; put it into a list: tools=[...]."
 
 
 class Listener:

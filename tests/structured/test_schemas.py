@@ -764,7 +764,6 @@ def test_refused_by_the_name_of_the_field(tp: Any, message: str) -> None:
         (Lost, "Lost: msgspec cannot read JSON as this: name 'Nowhere' is not defined"),
         (list["Nowhere"], "list[Nowhere]: msgspec cannot read JSON as this: "),  # noqa: F821
         (MixedEnum, "MixedEnum: msgspec cannot read JSON as this: Enums must contain"),
-        (7, "7: msgspec cannot read JSON as this: Type '7' is not supported"),
         (list[P.Cat | Cat], "list[Cat | Cat]: pydantic cannot read JSON as this: "),
         (Annotated[Callable[[], int], Field()], "Callable[[], int]: pydantic cannot read JSON"),
     ],
@@ -775,6 +774,36 @@ def test_refused_with_the_librarys_own_reason(tp: Any, message: str) -> None:
         codec_of(tp)
     assert str(caught.value).startswith(message)
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (Size(1), "Size(width=1, height=1) is a value (Size)"),
+        (P.Cat(kind="cat", lives=9), "Cat(kind='cat', lives=9) is a value (Cat)"),
+        (7, "7 is a value (int)"),
+        ("Person", "'Person' is a value (str)"),
+        ([Person], f"[{Person!r}] is a value (list)"),
+        ({"type": Person}, f"{{'type': {Person!r}}} is a value (dict)"),
+        (len, "<built-in function len> is a value (builtin_function_or_method)"),
+    ],
+    ids=str,
+)
+def test_a_value_is_not_taken_for_a_type(value: object, shown: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        codec_of(value)
+    assert str(caught.value) == f"{shown}, not a type; give a class itself, or list[...] of one"
+
+
+def test_what_a_library_says_is_one_line_and_its_types_are_advised() -> None:
+    with pytest.raises(TypeError) as msgspecs:
+        codec_of(Lost)
+    with pytest.raises(TypeError) as pydantics:
+        codec_of(list[P.Cat | Cat])
+    assert "'Nowhere' is not defined. Use a msgspec.Struct, " in str(msgspecs.value)
+    assert ". Use pydantic's types alone, which cannot hold structs" in str(pydantics.value)
+    for error in (msgspecs.value, pydantics.value):
+        assert "\n" not in str(error)
 
 
 # The cache
