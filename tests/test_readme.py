@@ -276,7 +276,7 @@ ARCHITECTURE: Final = (ROOT / "docs/architecture.md").read_text(encoding="utf-8"
 PACKAGE: Final = ROOT / "anyio_writer"
 ORDER: Final = (
     *("errors", "protocol", "config", "structured"),
-    *("params", "streaming", "client", "cli"),
+    *("params", "checks", "streaming", "client", "cli"),
 )
 
 

@@ -46,7 +46,7 @@ from .events import (
     RefusalDoneEvent,
     set_moment,
 )
-from .json import error_message, parse_json
+from .json import error_message, parse_json, shorten
 from .sse import ServerSentEvent
 from .values import ValueReader
 
@@ -63,6 +63,7 @@ _DONE_EVENTS: Final[dict[str, Callable[[int, Any], ChatCompletionStreamEvent[Any
 }
 _NO_REASON: Final = frozenset({"", "null"})
 _NO_GRAPH_DATA: Final = GraphData()
+_SHOWN_BYTES: Final = 300
 
 
 class ChatCompletionStreamState(Generic[T]):
@@ -604,8 +605,10 @@ def _parse_error(choice: ChoiceLog) -> APIError | None:
     mismatch = choice.mismatch
     if mismatch is None:
         return None
+    shown = shorten(mismatch.text.encode(errors="replace"), _SHOWN_BYTES)
+    said = f"It says: {shown}" if mismatch.text.strip() else "It has no text."
     error = ContentParseError(
-        f"{where} does not fit the response format: {mismatch.reason} (at {mismatch.path}).",
+        f"{where} does not fit the response format: {mismatch.reason}, at {mismatch.path}. {said}",
         choice_index=choice.index,
         text=mismatch.text,
         path=mismatch.path,

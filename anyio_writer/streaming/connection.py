@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 import anyio
 
 from .._version import __version__
+from ..checks import encode_body
 from ..config import Endpoint, Limits
 from ..errors import (
     APIConnectionError,
@@ -19,7 +20,6 @@ from ..errors import (
     WriterError,
     status_error_class,
 )
-from ..params import encode_body
 from ..protocol.json import is_array, is_object, parse_json
 from .deadlines import Deadlines
 from .http import (

@@ -244,7 +244,9 @@ class Conversation(Feed[ConversationEvent[T]], Generic[T]):
                 if call.index not in done:
                     raise _cut_off(call, choice, completion)
             self._unanswered = choice, runs
-        return choice
+            return choice
+        # On asyncio the task of a tool can be cancelled by itself, and all of the round with it.
+        raise self._closed_error()
 
     async def _tell_results(self, number: int, runs: ToolRuns) -> None:
         told = 0

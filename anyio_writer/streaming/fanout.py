@@ -206,7 +206,9 @@ class Subscription(Generic[E]):
         return f"<Subscription made at {self._inbox.place}>"
 
     def __del__(self) -> None:
-        self._inbox.close()
+        # The last reference may go in a thread, where nobody can be woken; they look now and then.
+        with suppress(RuntimeError):
+            self._inbox.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -286,6 +288,9 @@ class Subscription(Generic[E]):
                 waited = True
             elif inbox.is_ended or not inbox.is_open:
                 await checkpoint()
+                if batch := self._batch[::-1]:  # a task took these and has not given them out
+                    self._batch.clear()
+                    return batch
                 self._raise_end()
             else:
                 await inbox.wait_ready()
@@ -389,26 +394,26 @@ class Fanout:
                     inbox.put(part)
 
     async def _wait_for_room(self, inbox: Inbox, count: int) -> None:
-        if inbox.was_named:
-            return await inbox.wait_for_room(count)
-        left, patience = self._slow_consumer_time, _SOON
-        while left > 0:
-            with anyio.move_on_after(min(patience, left)) as scope:
+        waited, patience = 0.0, _SOON
+        while True:
+            if not inbox.was_named:
+                patience = min(patience, self._slow_consumer_time - waited)
+            with anyio.move_on_after(patience) as scope:
                 await inbox.wait_for_room(count)
             if not scope.cancelled_caught:
-                return None
+                return
             _collect_garbage()
-            left, patience = left - patience, patience * 2
-        if inbox.is_open:
-            inbox.was_named = True
-            _logger.warning(
-                "A consumer has held its stream back for %s s: it was made at %s and has %d "
-                "events that it does not read. Read it, close it, or make it with on_full=...",
-                self._slow_consumer_time,
-                inbox.place,
-                inbox.max_buffer,
-            )
-        return await inbox.wait_for_room(count)
+            waited += patience
+            patience *= 2
+            if waited >= self._slow_consumer_time and inbox.is_open and not inbox.was_named:
+                inbox.was_named = True
+                _logger.warning(
+                    "A consumer has held its stream back for %s s: it was made at %s and has %d "
+                    "events that it does not read. Read it, close it, or make it with on_full=...",
+                    self._slow_consumer_time,
+                    inbox.place,
+                    inbox.max_buffer,
+                )
 
     def end(self) -> None:
         """No more events: consumers take what is buffered and then meet the stream's end."""

@@ -283,11 +283,13 @@ class Feed(ABC, Generic[Ev]):
         if self._error is None:
             return
         self._error_was_told = True
-        if not isinstance(self._error, WriterError):
-            raise self._error
+        error: Any = self._error
+        if isinstance(error, ExceptionGroup):
+            raise error.derive(error.exceptions)  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        if not isinstance(error, WriterError):
+            raise error
         # A copy has a traceback and a context of its own; the cause is the same.
-        error = copy.copy(self._error)
-        raise error from self._error.__cause__
+        raise copy.copy(error) from error.__cause__
 
     # The side of the task.
 
@@ -317,6 +319,7 @@ class Scope:
         self._children = 0
         self._no_children = Signal()
         self._tools = 0
+        self._was_broken_off = False  # the block was left by an exception
 
     def start_child(
         self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], name: object
@@ -345,6 +348,9 @@ class Scope:
 
         self.tasks.start_soon(run, name=name)
         self._tools += 1
+        if self._was_broken_off:
+            # Its call stood in the little that is still read behind a complete answer.
+            self.tasks.cancel_scope.cancel()
 
     async def wait_for_children(self) -> None:
         """Wait until no task of the caller's runs."""
@@ -366,6 +372,7 @@ class Scope:
             Whether ``exc`` was the task group's own cancellation and goes no further.
         """
         self.is_left = True
+        self._was_broken_off = exc is not None
         cancelled = anyio.get_cancelled_exc_class()
         own = isinstance(exc, cancelled) and self.tasks.cancel_scope.cancel_called
         if exc is not None and (self._children or self._tools):

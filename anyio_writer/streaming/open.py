@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
+from ..checks import build_body, functions_by_name
 from ..config import (
     Configuration,
     Endpoint,
@@ -14,15 +15,16 @@ from ..config import (
     resolve,
     resolve_reading,
 )
-from ..errors import ConfigurationError
-from ..params import ChatRequest, ResponseFormat, build_body
+from ..errors import ConfigurationError, InvalidParameterError
+from ..params import ChatRequest, ResponseFormat
+from ..protocol.json import is_array, is_object
 from ..structured.response_format import ResponseType, response_type_of
 from ..structured.tools import FunctionTool
 from .connection import Gate, HTTPSource, IterableSource
 from .conversation import DEFAULT_MAX_ROUNDS, Conversation
 from .http import Client, http_module
 from .stream import ChatCompletionStream
-from .tool_runs import DEFAULT_LIMIT, OnError
+from .tool_runs import DEFAULT_LIMIT, OnError, check_tool_options
 
 T = TypeVar("T")
 
@@ -245,18 +247,22 @@ def chat_stream_from(
 
     Raises:
         ConfigurationError: A setting is wrong or unknown.
+        InvalidParameterError: Something among the tools is none.
+        TypeError: The response format is no type that could be read.
     """
     given: object = source
     if not isinstance(given, AsyncIterable):
         raise ConfigurationError(
             f"source must be an asynchronous iterable of bytes, not {type(source).__name__}."
         )
+    if isinstance(response_format, str):
+        raise TypeError(f"response_format must be a type, not {response_format!r}.")
     return ChatCompletionStream(
         IterableSource(source),
         resolve_reading(reading),
         n=n,
         response_format=_reader_of(response_format),
-        tools=_by_name(tools),
+        tools=functions_by_name(tools),
     )
 
 
@@ -271,8 +277,16 @@ def make_conversation(
     on_tool_error: OnError,
 ) -> Conversation[Any]:
     """A conversation that begins with a request."""
+    check_tool_options(tool_limit, on_tool_error, names=("tool_limit", "on_tool_error"))
     # Each round reads these again.
     request = {**request, "tools": _listed(request.get("tools"))}
+    tools = request["tools"]
+    for position, tool in enumerate(tools if is_array(tools) else ()):
+        if is_object(tool) and tool.get("type") == "function":
+            raise InvalidParameterError(
+                f"tools[{position}] is a dictionary, which nobody could run; a conversation runs "
+                "what the model calls: make the function a tool with function_tool(...)."
+            )
     messages = _listed(request.get("messages"))
     if type(messages) is not list:
         make_round(request)  # says what is wrong with them
@@ -319,7 +333,7 @@ def make_stream(
         settings,
         n=body.get("n"),
         response_format=reader,
-        tools=_by_name(request["tools"] or ()),
+        tools=_functions_among(request["tools"] or ()),
     )
 
 
@@ -336,5 +350,6 @@ def _listed(values: Any) -> Any:
     return list(values) if isinstance(values, Iterable) and not is_one else values  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
-def _by_name(tools: Iterable[object]) -> dict[str, FunctionTool[..., Any]]:
+def _functions_among(tools: Iterable[object]) -> dict[str, FunctionTool[..., Any]]:
+    """The tools that are run here; the API's dictionaries are not."""
     return {tool.name: tool for tool in tools if isinstance(tool, FunctionTool)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 
+from ..checks import functions_by_name
 from ..config import StreamSettings
 from ..errors import APIError, StreamClosedError, WriterError
 from ..protocol.chunks import Usage
@@ -158,7 +159,7 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
         if self._tool_runs is not None:
             raise WriterError("The stream runs its tools already: run_tools() is called once.")
         runs = ToolRuns(
-            self._tools if tools is None else {tool.name: tool for tool in tools},
+            self._tools if tools is None else functions_by_name(tools),
             limit=limit,
             on_error=on_error,
             start=scope.start_tool,

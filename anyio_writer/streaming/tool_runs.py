@@ -15,8 +15,9 @@ import anyio.to_thread
 import msgspec
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from ..checks import encode_foreign
 from ..errors import InvalidParameterError, StreamClosedError, WriterError
-from ..params import Message, encode_foreign
+from ..params import Message
 from ..protocol.events import FunctionToolCallArgumentsDoneEvent
 from .fanout import Batch, Inbox
 
@@ -207,18 +208,37 @@ class ToolRuns:
             raise WriterError(f"There is no function {call.name!r}. Those that there are: {known}.")
         args, kwargs = tool.bind(tool.decode(call.arguments))
         await checkpoint_if_cancelled()  # what is no longer wanted does not begin
-        if tool.is_async:
-            return await tool(*args, **kwargs)
-        (value,) = await anyio.to_thread.run_sync(
-            partial(_called, tool, args, kwargs),
-            # Nothing can stop a thread, and leaving must not wait for it.
-            abandon_on_cancel=True,
-            # The limit is kept above. The threads that a process shares for files and the like
-            # are not to be used up by tools, nor those of one stream by another's.
-            limiter=anyio.CapacityLimiter(1),
-        )
-        # Behind a decorator that is no coroutine function an async function looks like any other.
-        return await value if inspect.isawaitable(value) else value
+        try:
+            if tool.is_async:
+                return await tool(*args, **kwargs)
+            (value,) = await anyio.to_thread.run_sync(
+                partial(_called, tool, args, kwargs),
+                # Nothing can stop a thread, and leaving must not wait for it.
+                abandon_on_cancel=True,
+                # The limit is kept above. The threads that a process shares for files and the
+                # like are not to be used up by tools, nor those of one stream by another's.
+                limiter=anyio.CapacityLimiter(1),
+            )
+            # Behind a decorator that is no coroutine function an async one looks like any other.
+            return await value if inspect.isawaitable(value) else value
+        except anyio.get_cancelled_exc_class() as exc:
+            if _is_being_cancelled():
+                raise
+            raise WriterError(f"What {call.name} waited for was cancelled.") from exc
+
+
+def _is_being_cancelled() -> bool:
+    """Whether the cancellation that this task has caught is its own.
+
+    On asyncio a task or a future that somebody else has cancelled raises the same in who awaits
+    it. Let through, it would end the stream's task group, and the block with it, without a word.
+    """
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    from asyncio import current_task  # noqa: PLC0415 - it runs: trio cancels nothing but scopes
+
+    task = current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _called(tool: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any]:
@@ -249,16 +269,18 @@ class _CallInbox(Inbox):
         self._runs.wake()
 
 
-def check_tool_options(limit: int | None, on_error: str) -> None:
-    """Check what ``run_tools`` was told.
+def check_tool_options(
+    limit: int | None, on_error: str, *, names: tuple[str, str] = ("limit", "on_error")
+) -> None:
+    """Check what ``run_tools`` was told, under the names that the caller used.
 
     Raises:
         InvalidParameterError: Something is wrong.
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise InvalidParameterError(f"limit must be 1 or more, or None, not {limit!r}.")
+        raise InvalidParameterError(f"{names[0]} must be 1 or more, or None, not {limit!r}.")
     if on_error not in get_args(OnError):
-        raise InvalidParameterError(f'on_error must be "reply" or "raise", not {on_error!r}.')
+        raise InvalidParameterError(f'{names[1]} must be "reply" or "raise", not {on_error!r}.')
 
 
 def _content_of(value: Any, name: str) -> str:
@@ -276,7 +298,10 @@ def _what_went_wrong(exc: BaseException) -> str:
     """An error as the model is told it: its text, and never where it happened."""
     if isinstance(exc, BaseExceptionGroup):
         return "; ".join(map(_what_went_wrong, exc.exceptions))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-    text = str(exc).encode(errors="replace").decode()
+    try:
+        text = str(exc).encode(errors="replace").decode()
+    except Exception:  # noqa: BLE001 - its class's own code
+        text = ""
     if isinstance(exc, WriterError):
         return text
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

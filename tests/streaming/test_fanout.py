@@ -381,3 +381,40 @@ async def test_what_was_not_handed_on_is_no_quiet_end() -> None:
     with pytest.raises(StreamClosedError):
         await collect(slow, rest)
     assert len(rest) < len(SCRIPT)
+
+
+async def test_the_end_comes_behind_what_another_task_took_and_did_not_give_out() -> None:
+    go_on = anyio.Event()
+    got: list[str] = []
+
+    async def take(stop_at: int) -> None:
+        async for event in stream:
+            got.append(event.type)
+            if len(got) == stop_at:
+                return
+
+    async with (
+        chat_stream_from(Body(chunk("a"), go_on, chunk("b", finish="stop"))) as stream,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(2):
+            tasks.start_soon(take, 3)  # the first of the second read's events
+        await anyio.wait_all_tasks_blocked()
+        go_on.set()
+    assert got == ["chunk", "content.delta"] * 2 + ["content.done"]
+
+
+async def test_a_consumer_may_be_dropped_in_a_thread(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody can be woken from there, but what is held back goes on."""
+    pieces = [chunk("a") for _ in range(5)]
+    consumers: list[Any] = []
+    async with chat_stream_from(
+        Body(*pieces, chunk(finish="stop")), limits=Limits(slow_consumer_time=0.01)
+    ) as stream:
+        consumers.append(stream.subscribe(max_buffer=1))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stream.until_done)
+            while not caplog.records:
+                await anyio.lowlevel.checkpoint()
+            await anyio.to_thread.run_sync(consumers.clear)
+    assert (await stream.get_final_completion()).choices[0].message.content == "aaaaa"

@@ -9,6 +9,7 @@ from typing import Any, assert_type
 import pytest
 
 from anyio_writer import InvalidParameterError, Tool
+from anyio_writer.checks import build_body, encode_body
 from anyio_writer.params import (
     FunctionToolParam,
     GraphTool,
@@ -16,8 +17,6 @@ from anyio_writer.params import (
     TranslationTool,
     VisionTool,
     WebSearchTool,
-    build_body,
-    encode_body,
 )
 from anyio_writer.structured.tools import FunctionTool, function_tool
 

@@ -17,7 +17,8 @@ import msgspec
 import pydantic
 import pytest
 
-from anyio_writer import ValueMismatchError
+from anyio_writer import InvalidParameterError, ValueMismatchError
+from anyio_writer.checks import functions_by_name
 from anyio_writer.protocol.values import ValueReader
 from anyio_writer.structured.tools import FunctionTool, function_tool
 
@@ -669,3 +670,24 @@ def test_what_making_no_tool_does_not_import() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "anyio_writer.structured.tools" in done.stdout.split()
     assert not {"docstring_parser", "jiter", "pydantic"} & {*done.stdout.split()}
+
+
+def shout(text: str) -> str:
+    """Say it louder."""
+    return text.upper()
+
+
+@pytest.mark.parametrize(
+    ("tools", "said"),
+    [
+        ([len], r"tools\[0\] is len itself; make it a tool: function_tool\(len\)"),
+        (["x"], r"tools\[0\] is no function \(str\)"),
+        ([{"type": "function", "function": {"name": "f"}}], r"tools\[0\] is no function \(dict\)"),
+        (function_tool(shout), "put it into a list"),
+        (None, r"tools\[0\] is no function \(NoneType\)"),
+        ((function_tool(shout) for _ in range(2)), "several functions named 'shout'"),
+    ],
+)
+def test_tools_that_are_to_be_run_are_functions(tools: Any, said: str) -> None:
+    with pytest.raises(InvalidParameterError, match=said):
+        functions_by_name(tools)

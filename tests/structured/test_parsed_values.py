@@ -242,7 +242,8 @@ def test_it_is_told_after_all_events() -> None:
     assert error.text == '{"name": "Ada", "age": "x"}'
     assert error.reason == "Expected `int`, got `str`"
     assert str(error) == (
-        "Choice 0 does not fit the response format: Expected `int`, got `str` (at $.age)."
+        "Choice 0 does not fit the response format: Expected `int`, got `str`, at $.age. "
+        'It says: {"name": "Ada", "age": "x"}'
     )
     assert error.completion == state.current_completion_snapshot
     assert isinstance(error.__cause__, ValueMismatchError)

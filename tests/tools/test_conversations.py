@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -281,6 +282,24 @@ async def test_a_tool_that_raises_ends_it() -> None:
         with pytest.raises(ExceptionGroup) as caught:
             await conversation.until_done()
     assert [type(each) for each in caught.value.exceptions] == [ValueError]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio cancels nothing but scopes
+async def test_a_tool_whose_task_is_cancelled_closes_it() -> None:
+    """The task group of the round then ends without an error, and without an answer."""
+
+    async def cancelled() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await anyio.sleep_forever()
+
+    script = [call(0, "cancelled"), CALLS, STALL]
+    async with talk(script, tools=[function_tool(cancelled)]) as conversation:
+        with pytest.raises(StreamClosedError) as caught:
+            await conversation.until_done()
+    assert caught.value.completion is not None
+    assert conversation.messages == [HELLO]
 
 
 # Limits.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import enum
 import threading
@@ -474,6 +475,15 @@ def stopped() -> None:
     raise StopIteration
 
 
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise LookupError("no text for this")
+
+
+async def wordless() -> None:
+    raise Wordless
+
+
 FAILURES: list[tuple[str, bytes, type[Exception], list[str]]] = [
     ("it raises", call(0, "boom"), Boom, ["Error: Boom: it broke"]),
     ("it raises without a word", call(0, "mute"), Boom, ["Error: Boom"]),
@@ -490,6 +500,7 @@ FAILURES: list[tuple[str, bytes, type[Exception], list[str]]] = [
     ("half a character", call(0, "surrogate"), WriterError, ["Error: ", "surrogate"]),
     ("half a character in an error", call(0, "surrogate_error"), Boom, ["Error: Boom: ?"]),
     ("StopIteration in a thread", call(0, "stopped"), RuntimeError, ["Error: ", "StopIteration"]),
+    ("an error that has no text", call(0, "wordless"), Wordless, ["Error: Wordless"]),
 ]
 FAILING = [
     function_tool(each)
@@ -504,6 +515,7 @@ FAILING = [
         surrogate,
         surrogate_error,
         stopped,
+        wordless,
     )
 ]
 on_failures = pytest.mark.parametrize(
@@ -597,6 +609,37 @@ async def test_base_exceptions_propagate_in_either_way() -> None:
             await stream.until_done()
             await anyio.sleep_forever()
     assert [type(each) for each in caught.value.exceptions] == [Odd]
+
+
+@function_tool
+async def given_up() -> None:
+    """It waits for what somebody else has cancelled."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+@function_tool
+def given_up_in_a_thread() -> None:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio cancels nothing but scopes
+@pytest.mark.parametrize("tool", [given_up, given_up_in_a_thread])
+async def test_a_cancellation_that_is_not_the_streams_own_is_a_failure(tool: Any) -> None:
+    """What a cancelled task or future raises looks like one; the block must not end of it."""
+    async with stream_of(call(0, tool.name), CALLS, tools=[tool]) as stream:
+        (result,) = await stream.run_tools().results()
+    assert isinstance(result.error, WriterError)
+    assert result.content == f"Error: What {tool.name} waited for was cancelled."
+    assert isinstance(result.error.__cause__, asyncio.CancelledError)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with stream_of(call(0, tool.name), CALLS, tools=[tool]) as stream:
+            stream.run_tools(on_error="raise")
+            await stream.until_done()
+            await anyio.sleep_forever()
+    assert [type(each) for each in caught.value.exceptions] == [WriterError]
 
 
 # Functions that are not async.
@@ -716,6 +759,33 @@ async def test_an_error_that_leaves_the_block_cancels_them() -> None:
             await stream.run_tools().results()
     assert gates.began == gates.ended == ["f"]
     assert not gates.finished
+
+
+async def test_a_call_that_comes_behind_the_end_when_an_error_has_left_the_block() -> None:
+    """What is left of the response is still read then, but no tool may hold the error up."""
+    gates = Gates("f", "g")
+    gates.open("f")
+    fail, late, left = anyio.Event(), anyio.Event(), anyio.Event()
+    script = [call(0, "f", finish="tool_calls"), late, call(1, "g"), DONE]
+
+    async def leave() -> None:
+        with pytest.raises(ZeroDivisionError):
+            async with stream_of(*script, tools=gates.tools) as stream:
+                stream.run_tools()
+                await anext(stream)
+                await fail.wait()
+                raise ZeroDivisionError
+        left.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leave)
+        for step in (fail, late):
+            await wait_all_tasks_blocked()
+            assert not left.is_set()
+            step.set()
+        await wait_all_tasks_blocked()
+        assert left.is_set()
+    assert gates.finished == gates.began == ["f"]
 
 
 # Leaving.
