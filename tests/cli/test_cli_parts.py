@@ -294,10 +294,21 @@ def terminal(monkeypatch: pytest.MonkeyPatch, kind: str = "xterm") -> Generator[
         yield cast("BinaryIO", screen)
 
 
+def written_to(screen: BinaryIO) -> bytes:
+    """All that was written to a terminal: one read may give only the first part of it."""
+    mark = "(that is all)"
+    sys.stdout.write(mark)
+    sys.stdout.flush()
+    data = b""
+    while not data.endswith(mark.encode()):
+        data += screen.read(SCREEN_BYTES)
+    return data.removesuffix(mark.encode())
+
+
 def test_a_terminal_shows_no_control_characters_of_json(monkeypatch: pytest.MonkeyPatch) -> None:
     with server_beside(text_reply("\x9b2J")) as server, terminal(monkeypatch) as screen:
         assert main(chat_arguments(server, "asyncio", "--json", "Hi")) == Exit.OK
-        shown = screen.read(SCREEN_BYTES).decode()
+        shown = written_to(screen).decode()
     assert r'"delta":"\u009b2J"' in shown
     assert "\x9b" not in shown
 
@@ -306,7 +317,7 @@ def test_a_terminal_gets_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     with server_beside(text_reply("\x1b[31mHi", usage=True)) as server:
         with terminal(monkeypatch) as screen:
             assert main(chat_arguments(server, "asyncio")) == Exit.OK
-            shown = screen.read(SCREEN_BYTES).decode()
+            shown = written_to(screen).decode()
     assert "␛[31mHi\r\n" in shown
     assert "4 chunks in" in shown
     assert "12 prompt + 1 completion tokens" in shown
@@ -315,7 +326,7 @@ def test_a_terminal_gets_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_simple_terminal_gets_no_spinner(monkeypatch: pytest.MonkeyPatch) -> None:
     with server_beside(text_reply("Hi")) as server, terminal(monkeypatch, "dumb") as screen:
         assert main(chat_arguments(server, "asyncio")) == Exit.OK
-        assert b"waiting" not in screen.read(SCREEN_BYTES)
+        assert b"waiting" not in written_to(screen)
 
 
 def test_the_demonstration(capsys: pytest.CaptureFixture[str], backend: Backend) -> None:
@@ -430,7 +441,7 @@ def test_ctrl_c_ends_the_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     with server_beside(text_reply("Hello wide world")) as server:
         with terminal(monkeypatch) as screen:
             assert main(chat_arguments(server, "asyncio")) == Exit.INTERRUPTED
-            assert screen.read(SCREEN_BYTES).endswith(b"Hello wide\r\n")
+            assert written_to(screen).endswith(b"Hello wide\r\n")
 
 
 # Output.
