@@ -23,14 +23,17 @@ def partial_value(text: str) -> Any:
     prose, NaN, a mistake in the middle, half of a surrogate pair, more than 200 levels. A comma
     that is missing only ends the list or object, and what follows a whole value is not looked at.
 
-    Never raises. Takes one pass of the parser; two if a number may stand at the end.
+    Never raises. Takes one pass of the parser; two if a number may stand at the end of a text with
+    escapes.
     """
     head = text.rstrip(_IN_NUMBERS)
     tail = text[len(head) :]
     try:
         if tail and tail[0] in _NUMBER_STARTS and _may_precede_a_value(head):
-            # A number that may go on, or the end of a string such as "It is 12, 1". An escape for
-            # the first digit means the same to a string and is an error everywhere else.
+            # A number that may go on, or the end of a string such as "It is 12, 1".
+            if "\\" not in head:  # then every quote begins a string or ends one
+                return _parse(text if head.count('"') % 2 else head)
+            # An escape for the first digit means the same to a string and is an error elsewhere.
             try:
                 return _parse(f"{head}\\u{ord(tail[0]):04x}{tail[1:]}")
             except ValueError:
@@ -49,10 +52,4 @@ def _parse(text: str) -> Any:
     # Not at the top: who never reads what is not whole never needs it.
     from jiter import from_json  # noqa: PLC0415
 
-    # Strings that grow are never the same twice, so only keys are worth remembering.
-    return from_json(
-        text.encode(),
-        allow_inf_nan=False,
-        cache_mode="keys",
-        partial_mode="trailing-strings",
-    )
+    return from_json(text.encode(), allow_inf_nan=False, partial_mode="trailing-strings")
