@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -69,12 +70,12 @@ class SSEDecoder:
         self._line: list[bytes] = []  # pieces of the line that has not ended yet
         self._line_bytes = 0
         self._after_cr = False
-        self._at_start = True  # a BOM may still come, or be incomplete
+        self._mark: bytes | None = b""  # of a BOM, until it is clear whether there is one
         self._between = False  # nothing is pending: the next byte begins a block
         self.error: ResponseTooLargeError | None = None
         """What the next call of ``feed`` will raise."""
 
-    def feed(self, data: bytes) -> list[ServerSentEvent]:  # noqa: C901, PLR0912 - the hot path
+    def feed(self, data: bytes) -> list[ServerSentEvent]:  # noqa: C901 - the hot path
         """Take the next bytes of the body and return the events they complete.
 
         An event is returned as soon as the last byte of its blank line is in. When good events
@@ -85,22 +86,20 @@ class SSEDecoder:
             ResponseTooLargeError: A line or an event is longer than ``max_event_bytes``. It is
                 raised again by every later call.
         """
-        if self._line and _LF not in data and _CR not in data and not self._at_start:
+        if self._line and _LF not in data and _CR not in data:
             size = self._line_bytes + len(data)
             if size <= self.max_event_bytes:  # nothing but more of a long line
                 self._line.append(data)
                 self._line_bytes = size
                 return []
+        if self._mark is not None:
+            return self._feed_start(self._mark + data)
         if (payload := self.feed_plain(data)) is not None:
             return [ServerSentEvent(payload, "message", self._id)]
         self.raise_pending_error()
-        if self._at_start:
-            data = self._skip_bom(data)
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
-        if not data:
-            return []
         events: list[ServerSentEvent] = []
         if _CR in data:
             lines = data.splitlines()  # on bytes: at LF, CR LF and CR only
@@ -108,9 +107,7 @@ class SSEDecoder:
                 lines.append(b"")
                 self._after_cr = data.endswith(b"\r")
         else:
-            if _LF in data:
-                data = self._take_plain_events(data, events)
-            lines = data.split(b"\n")
+            lines = self._take_plain_events(data, events).split(b"\n")
         rest = lines.pop()
         try:
             if lines and self._line:
@@ -130,7 +127,7 @@ class SSEDecoder:
             if not events:
                 raise
             return events
-        self._between = not (rest or self._data or self._event or self._after_cr)
+        self._between = not (self._line or self._data or self._event or self._after_cr)
         return events
 
     def feed_plain(self, data: bytes) -> bytes | None:
@@ -143,46 +140,41 @@ class SSEDecoder:
         """
         if (
             self._between
-            and data.startswith(b"data: ")
-            and data.find(b"\n") == len(data) - 2
-            and data.endswith(b"\n\n")
             and _CR not in data
+            and data.startswith(b"data: ")
+            and data.endswith(b"\n\n")
             and len(data) - 2 <= self.max_event_bytes
+            and _LF not in (payload := data[6:-2])
         ):
             self.last_event_id = self._id
-            return data[6:-2]
+            return payload
         return None
 
     def _take_plain_events(self, data: bytes, events: list[ServerSentEvent]) -> bytes:
         """``feed_plain`` for a piece that begins with several events; returns what is left."""
-        if self._data or self._event:
+        if self._data or self._event or self._line_bytes + len(data) > self.max_event_bytes:
             return data
-        start = 0
-        if self._line:  # it goes on in this piece
-            head, *middle = self._line
-            end = data.find(b"\n")
-            if (
-                not data.startswith(b"\n", end + 1)
-                or not head.startswith(b"data: ")
-                or self._line_bytes + end > self.max_event_bytes
-            ):
+        lines = BytesIO(data)  # finds line ends by memchr, which split does not
+        taken = 0
+        if pieces := self._line:  # it goes on in this piece
+            last = lines.readline()
+            if lines.readline() != b"\n" or not pieces[0].startswith(b"data: "):
                 return data
-            payload = b"".join((head[6:], *middle, data[:end]))
-            events.append(ServerSentEvent(payload, "message", self._id))
-            self._line.clear()
+            # Cut first and joined then: a long line is copied once.
+            pieces[0] = pieces[0][6:]
+            pieces.append(last[:-1])
+            events.append(ServerSentEvent(b"".join(pieces), "message", self._id))
+            pieces.clear()
             self._line_bytes = 0
-            start = end + 2
-        while data.startswith(b"data: ", start):
-            end = data.find(b"\n", start)
-            if end == -1 or not data.startswith(b"\n", end + 1):
+            taken = lines.tell()
+        for line, blank in zip(lines, lines, strict=False):
+            if blank != b"\n" or not line.startswith(b"data: "):
                 break
-            if end - start > self.max_event_bytes:
-                break
-            events.append(ServerSentEvent(data[start + 6 : end], "message", self._id))
-            start = end + 2
-        if start:
+            events.append(ServerSentEvent(line[6:-1], "message", self._id))
+            taken += len(line) + 1
+        if taken:
             self.last_event_id = self._id
-        return data[start:]
+        return data[taken:]
 
     def raise_pending_error(self) -> None:
         """Raise what the next ``feed`` would, without waiting for more bytes."""
@@ -201,16 +193,13 @@ class SSEDecoder:
         probe.raise_pending_error()
         return events[0] if events else None
 
-    def _skip_bom(self, data: bytes) -> bytes:
-        head = b"".join(self._line) + data
+    def _feed_start(self, head: bytes) -> list[ServerSentEvent]:
         if len(head) < len(_BOM) and _BOM.startswith(head):
-            self._line = [head]  # may yet turn out to be one
-            self._line_bytes = len(head)
-            return b""
-        self._at_start = False
-        self._line.clear()
-        self._line_bytes = 0
-        return head.removeprefix(_BOM)
+            self._mark = head  # may yet turn out to be one
+            return []
+        self._mark = None
+        self._between = True
+        return self.feed(head.removeprefix(_BOM))
 
     def _feed_lines(self, lines: list[bytes], events: list[ServerSentEvent]) -> None:
         limit = self.max_event_bytes

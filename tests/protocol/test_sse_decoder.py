@@ -52,6 +52,7 @@ def as_reference(events: Iterable[ServerSentEvent]) -> list[tuple[str, str, str]
 @example(b"data: a\r\rdata: b\r\r", [8, 9])
 @example(b"id: 1\0\ndata: a\n\nid\ndata: b\n\n", [])
 @example(b"id: 1\ndata: a\n\nid: 2\n", [])
+@example(b"id: 1\ndata: a\n\ndata: b\n\n", [6])
 @example(b"event: lost\n\ndata: a\n\n", [])
 @example(b"id: 1\ndata: a\n\ndata: b\n\nevent: x\n\n: c\n\ndata: \n\ndata: d\r\n\n", [])
 @example(b"retry: 10\nretry: x\nretry:\nretry: -1\n", [])
@@ -86,6 +87,8 @@ def test_as_the_standard_says_wherever_it_is_cut(body: bytes, cuts: list[int]) -
         b"data: a\n\n: c\n\ndata: b\n\n\ndata:d\n\n",
         b"data: a\ndata: b\n\ndata: c\n\nid: 1\ndata: d\n\ndata: e\n\n",
         b"data: a\n\ndata: b\r\n\r\ndata: c\n\nevent: x\n\ndata: d\n\n",
+        b"data: a\n\nevent: x\ndata: b\n\ndata: c\n\n",
+        b"data: data: a\n\ndata: a longer one\n\ndata: b\n\n",
     ],
 )
 def test_what_servers_write_is_read_wherever_two_cuts_are(body: bytes) -> None:
@@ -239,6 +242,10 @@ LINES = st.sampled_from(
 @example(b"data: abcd\ndata: abcd\n\n", 9, [])
 @example(b"data: abcd\ndata: abcd\n\n", 10, [])
 @example(b"data: a\n\ndata: bbbbbbb", 8, [])
+@example(b"data: abcdefgh\n\n", 13, [])
+@example(b"data: abcdefgh\n\n", 14, [])
+@example(b"data: abcdefgh\n\n", 10, [8])
+@example(b"data: a\n\ndata: b\n\n", 9, [6, 9, 15])
 @example(b"data: a\n\ndata: b\n\n: far too long\n", 8, [12])
 def test_limits_do_not_depend_on_the_cuts(body: bytes, limit: int, cuts: list[int]) -> None:
     expected, what = bounded(body, limit)
@@ -304,7 +311,7 @@ def test_what_was_dispatched_does_not_count_for_the_next_event() -> None:
 
 
 def fastest(run: Callable[[], object], repeats: int = 3) -> float:
-    times = []
+    times: list[float] = []
     for _ in range(repeats):
         start = time.process_time()
         run()
