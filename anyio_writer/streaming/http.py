@@ -72,10 +72,18 @@ def make_client(*, max_connections: int) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport)
 
 
-def _make_pool(max_connections: int) -> httpx.AsyncHTTPTransport:
-    return httpx.AsyncHTTPTransport(
-        verify=_ssl_context(),
-        limits=_limits(max_connections),
+def _make_pool(max_connections: int) -> httpx.AsyncBaseTransport:
+    if sys.platform == "win32":  # where an event loop may need a thread to wait for a socket
+        return httpx.AsyncHTTPTransport(
+            verify=_ssl_context(),
+            limits=_limits(max_connections),
+            socket_options=_socket_options(),
+        )
+    from .pool import PoolTransport  # noqa: PLC0415 - httpx, too, loads httpcore only now
+
+    return PoolTransport(
+        max_connections=max_connections,
+        ssl_context=_ssl_context(),
         socket_options=_socket_options(),
     )
 

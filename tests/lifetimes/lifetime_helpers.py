@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -78,6 +78,84 @@ async def nothing_is_left(writer: AsyncWriter, server: ChatServer, tasks: set[st
     assert writer._gate.borrowed_tokens == 0
     idle = sum(len(pool.connections) for pool in pools_of(writer._client))
     await until(lambda: open_connections(server) <= idle)
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope when the task that made this, and its children, have taken k steps."""
+
+    def __init__(self, scope: anyio.CancelScope, step: int, *, before: bool) -> None:
+        self._scope = scope
+        self._left = step
+        self._before = before
+        self._tasks = {trio.lowlevel.current_task()}
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        nursery = task.parent_nursery
+        if nursery is not None and nursery.parent_task in self._tasks:
+            self._tasks.add(task)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self._before and task in self._tasks:
+            self._count()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if not self._before and task in self._tasks:
+            self._count()
+
+    def _count(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._scope.cancel()
+
+
+async def cancelled_at(step: int, way: str, scenario: Callable[[], Any]) -> bool:
+    """Run the scenario and cancel it at a step.
+
+    On trio an instrument counts the steps of the scenario's own tasks and cancels right after, or
+    right before, the k-th: before is when a task has been woken and has not yet run. Elsewhere a
+    task beside it counts the rounds of the loop.
+
+    Returns:
+        Whether the cancellation came too late: the scenario had got through.
+    """
+    done = False
+    scope = anyio.CancelScope()
+
+    async def run() -> None:
+        nonlocal done
+        with scope:
+            instrument = None
+            if way in ("before", "after"):
+                instrument = CancelAtStep(scope, step, before=way == "before")
+                trio.lowlevel.add_instrument(instrument)
+            try:
+                await scenario()
+            finally:
+                if instrument is not None:
+                    trio.lowlevel.remove_instrument(instrument)
+            done = True
+
+    if way.startswith("native"):
+        task = asyncio.create_task(run())
+        for _ in range(step):
+            await asyncio.sleep(0)
+        task.cancel()
+        if way == "native, twice":
+            await asyncio.sleep(0)
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        return done
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        if way == "rounds":
+            for _ in range(step):
+                await checkpoint()
+            scope.cancel()
+    return done
+
+
+WAYS = {"asyncio": ["rounds", "native", "native, twice"], "trio": ["before", "after"]}
 
 
 class LoopCounter:

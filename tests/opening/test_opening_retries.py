@@ -9,6 +9,7 @@ from email.utils import formatdate
 from typing import Any
 
 import anyio
+import httpcore
 import httpx
 import pytest
 import trio.testing
@@ -256,7 +257,7 @@ async def test_a_refused_connection_is_tried_again_then_reported(sleeps: Sleeps)
             pass
     assert len(sleeps.seconds) == 2
     assert type(caught.value) is APIConnectionError
-    assert isinstance(caught.value.__cause__, httpx.ConnectError)
+    assert isinstance(caught.value.__cause__, httpcore.ConnectError)
     assert caught.value.response is None
     assert caught.value.status_code is None
     assert caught.value.request is not None
@@ -282,7 +283,7 @@ async def test_a_connection_that_breaks_before_the_headers(broken: Reply, sleeps
                 pass
         assert len(server.requests) == 3
     assert type(caught.value) is APIConnectionError
-    assert isinstance(caught.value.__cause__, httpx.HTTPError)
+    assert isinstance(caught.value.__cause__, httpcore.NetworkError | httpcore.ProtocolError)
     assert caught.value.response is None
 
 
