@@ -3,6 +3,12 @@
 Each thing that grows or changes is a log of what was added and when; time is a counter, the tick.
 Adding is an append. Reading as of a tick looks up how much had been added by then: that is what
 makes every snapshot exact however late it is read, and free until it is read.
+
+Of the dozen things that an answer may hold, most never come. So there is one empty log of each
+kind for all answers (``NO_TEXT``, ``NO_ITEMS``, ``NEVER``, ``NO_DATA``), which never changes: what
+adds to a log returns the log to be kept, a new one the first time::
+
+    choice.refusal = choice.refusal.append(piece, tick)
 """
 
 from __future__ import annotations
@@ -11,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from operator import itemgetter
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 import msgspec
 
@@ -44,15 +50,17 @@ NOW: Final = 2**62
 CUT_SHORT: Final = frozenset({"length", "content_filter"})
 """The finish reasons that mean that the model was stopped in the middle."""
 
+_NO_TOOLS: Final[Mapping[str, ValueReader[Any]]] = {}
+
 
 class TextLog:
     """A text that only grows. Pieces are joined when somebody reads, and joined once."""
 
-    __slots__ = ("_ends", "_fresh", "_text", "_ticks", "begun", "done")
+    __slots__ = ("_begun", "_ends", "_fresh", "_text", "_ticks", "done")
 
-    def __init__(self) -> None:
+    def __init__(self, begun: int | None = None) -> None:
         self.done = False  # its done event is due only once
-        self.begun: int | None = None  # the tick of the first piece, were it empty
+        self._begun: Final = begun  # the tick of the first piece, were it empty
         self._fresh: list[str] = []  # pieces that are not in _text yet
         self._ticks: list[int] = []  # when each piece came
         self._text = ""
@@ -61,10 +69,14 @@ class TextLog:
     def __bool__(self) -> bool:
         return bool(self._ticks)
 
-    def append(self, piece: str, tick: int) -> None:
-        """Add a piece that is not empty."""
-        self._fresh.append(piece)
-        self._ticks.append(tick)
+    def append(self, piece: str, tick: int) -> TextLog:
+        """Add a piece; also an empty one begins a text."""
+        if self._begun is None:
+            return TextLog(tick).append(piece, tick)
+        if piece:
+            self._fresh.append(piece)
+            self._ticks.append(tick)
+        return self
 
     def at(self, tick: int = NOW) -> str:
         """The text as of a tick."""
@@ -80,7 +92,10 @@ class TextLog:
 
     def optional_at(self, tick: int) -> str | None:
         """The text as of a tick, or None if not even an empty piece had come."""
-        return None if self.begun is None or self.begun > tick else self.at(tick)
+        return None if self._begun is None or self._begun > tick else self.at(tick)
+
+
+NO_TEXT: Final = TextLog()
 
 
 class ItemLog(Generic[V]):
@@ -97,11 +112,15 @@ class ItemLog(Generic[V]):
     def __bool__(self) -> bool:
         return bool(self._items)
 
-    def extend(self, items: Sequence[V], tick: int) -> None:
+    def extend(self, items: Sequence[V], tick: int) -> ItemLog[V]:
         """Add items, at least one."""
+        if self is NO_ITEMS:
+            log: ItemLog[V] = ItemLog()
+            return log.extend(items, tick)
         self._items.extend(items)
         self._ticks.append(tick)
         self._ends.append(len(self._items))
+        return self
 
     def at(self, tick: int = NOW) -> list[V]:
         """The list as of a tick, as a copy."""
@@ -109,24 +128,29 @@ class ItemLog(Generic[V]):
         return self._items[: self._ends[count - 1]] if count else []
 
 
+NO_ITEMS: Final[ItemLog[Any]] = ItemLog()
+
+
 class LatestLog(Generic[V]):
     """A value that is replaced now and then. Most are set once or never."""
 
     __slots__ = ("_earlier", "_since", "value")
 
-    def __init__(self) -> None:
-        self.value: V | None = None
-        self._since = NOW
+    def __init__(self, value: V | None = None, since: int = NOW) -> None:
+        self.value = value
+        self._since = since
         self._earlier: list[tuple[int, V | None]] | None = None  # since when it was what
 
-    def set(self, value: V, tick: int) -> None:
+    def set(self, value: V, tick: int) -> Self:
         """Replace the value."""
-        if self.value is not None:
-            if self._earlier is None:
-                self._earlier = []
-            self._earlier.append((self._since, self.value))
+        if self.value is None:
+            return type(self)(value, tick)
+        if self._earlier is None:
+            self._earlier = []
+        self._earlier.append((self._since, self.value))
         self.value = value
         self._since = tick
+        return self
 
     def at(self, tick: int) -> V | None:
         """The value as of a tick, or None before there was one."""
@@ -138,36 +162,42 @@ class LatestLog(Generic[V]):
         return self._earlier[count - 1][1] if count else None
 
 
+NEVER: Final[LatestLog[Any]] = LatestLog()
+
+
 class DataLog(LatestLog[D]):
     """What a built-in tool reports: in each field the last value that was not empty."""
 
     __slots__ = ()
 
-    def merge(self, data: D, tick: int) -> None:
+    def merge(self, data: D, tick: int) -> Self:
         """Take over the fields of ``data`` that say something."""
-        said = {name: value for name in data.__struct_fields__ if (value := getattr(data, name))}
         if self.value is None:
-            self.set(data, tick)
-        elif said:
-            self.set(msgspec.structs.replace(self.value, **said), tick)
+            return self.set(data, tick)
+        said = {name: value for name in data.__struct_fields__ if (value := getattr(data, name))}
+        return self.set(msgspec.structs.replace(self.value, **said), tick) if said else self
+
+
+NO_DATA: Final[DataLog[Any]] = DataLog()
 
 
 class Value:
     """What a text says as a value, read once for each length that the text has had."""
 
-    __slots__ = ("_error", "_length", "_value")
+    __slots__ = ("_error", "_length", "_reader", "_value")
 
-    def __init__(self) -> None:
+    def __init__(self, reader: ValueReader[Any]) -> None:
+        self._reader: Final = reader
         self._length = -1
         self._value: Any = None
         self._error: ValueMismatchError | None = None
 
-    def of(self, text: str, reader: ValueReader[Any]) -> Any:
+    def of(self, text: str) -> Any:
         """The value; None if the text does not fit."""
         if len(text) != self._length:
             self._value = self._error = None
             try:
-                self._value = reader.decode(text)
+                self._value = self._reader.decode(text)
             except ValueMismatchError as exc:
                 self._error = exc
             except Exception as exc:  # noqa: BLE001 - the type's own code may raise anything
@@ -179,9 +209,9 @@ class Value:
             self._length = len(text)
         return self._value
 
-    def error_of(self, text: str, reader: ValueReader[Any]) -> ValueMismatchError | None:
+    def error_of(self, text: str) -> ValueMismatchError | None:
         """Why the text does not fit; None if it does."""
-        self.of(text, reader)
+        self.of(text)
         return self._error
 
 
@@ -207,21 +237,21 @@ class ToolCallLog:
     def __init__(self, index: int, born: int, tools: Mapping[str, ValueReader[Any]]) -> None:
         self.index: Final = index
         self.born: Final = born
-        self.id: LatestLog[str] = LatestLog()
-        self.type: LatestLog[str] = LatestLog()
-        self.name: LatestLog[str] = LatestLog()
-        self.arguments: Final = TextLog()
-        self.extra: LatestLog[Any] = LatestLog()
+        self.id: LatestLog[str] = NEVER
+        self.type: LatestLog[str] = NEVER
+        self.name: LatestLog[str] = NEVER
+        self.arguments = NO_TEXT
+        self.extra: LatestLog[Any] = NEVER
         self.extent: Final = JSONExtent()
         self.done_at: int | None = None  # the tick of its done event, which is due only once
         self._tools = tools
-        self._value = Value()
+        self._value: Value | None = None
         self._malformed = False
         self._whole = False
 
     def append(self, piece: str, tick: int) -> None:
         """Add a piece of the arguments that is not empty."""
-        self.arguments.append(piece, tick)
+        self.arguments = self.arguments.append(piece, tick)
         self.extent.feed(piece)
         if self._whole and not piece.isspace():
             self._whole = False
@@ -256,7 +286,9 @@ class ToolCallLog:
         """The arguments as a value, once they are done; None if they do not fit their type."""
         if self.done_at is None or self.done_at > tick or (reader := self.reader_at(tick)) is None:
             return None
-        return self._value.of(self.arguments.at(tick), reader)
+        if self._value is None:
+            self._value = Value(reader)  # a name is set once, and so is what goes with it
+        return self._value.of(self.arguments.at(tick))
 
     def at(self, tick: int) -> ParsedFunctionToolCall:
         """The call as of a tick."""
@@ -289,21 +321,21 @@ class ChoiceLog:
         self.reader: Final = reader
         """What its text is read with, if the request had a response format."""
         self.ended_at: int | None = None  # the tick from which its text is whole
-        self._value = Value()
-        self.role: LatestLog[str] = LatestLog()
-        self.content: Final = TextLog()
-        self.refusal: Final = TextLog()
-        self.reasoning: Final = TextLog()
+        self._value = None if reader is None else Value(reader)
+        self.role: LatestLog[str] = NEVER
+        self.content = NO_TEXT
+        self.refusal = NO_TEXT
+        self.reasoning = NO_TEXT
         self.calls: Final[list[ToolCallLog]] = []  # in the order in which they began
         self.calls_by_index: Final[dict[int, ToolCallLog]] = {}
         self.calls_by_wire_index: Final[dict[int, ToolCallLog]] = {}  # as the server counts
-        self.logprobs_content: ItemLog[LogprobToken] = ItemLog()
-        self.logprobs_refusal: ItemLog[LogprobToken] = ItemLog()
-        self.finish_reason: LatestLog[str] = LatestLog()
-        self.graph_data: DataLog[GraphData] = DataLog()
-        self.llm_data: DataLog[LLMData] = DataLog()
-        self.translation_data: DataLog[TranslationData] = DataLog()
-        self.web_search_data: DataLog[WebSearchData] = DataLog()
+        self.logprobs_content: ItemLog[LogprobToken] = NO_ITEMS
+        self.logprobs_refusal: ItemLog[LogprobToken] = NO_ITEMS
+        self.finish_reason: LatestLog[str] = NEVER
+        self.graph_data: DataLog[GraphData] = NO_DATA
+        self.llm_data: DataLog[LLMData] = NO_DATA
+        self.translation_data: DataLog[TranslationData] = NO_DATA
+        self.web_search_data: DataLog[WebSearchData] = NO_DATA
 
     @property
     def has_content(self) -> bool:
@@ -326,17 +358,17 @@ class ChoiceLog:
         """The text as a value, once it is whole; None if it does not fit or there is none."""
         if self.ended_at is None or self.ended_at > tick:
             return None
-        if self.reader is None or self.refusal.at(tick) or self.is_cut_short:
+        if self._value is None or self.refusal.at(tick) or self.is_cut_short:
             return None
-        return self._value.of(self.content.at(tick), self.reader)
+        return self._value.of(self.content.at(tick))
 
     @property
     def mismatch(self) -> ValueMismatchError | None:
         """Why the text does not fit the response format, where it has to."""
         # What a model says beside its calls is talk; some put white space there.
-        if self.reader is None or self.refusal or self.calls:
+        if self._value is None or self.refusal or self.calls:
             return None
-        return self._value.error_of(self.content.at(), self.reader)
+        return self._value.error_of(self.content.at())
 
     def at(self, tick: int) -> ParsedChatCompletionChoice[Any]:
         """The choice as of a tick."""
@@ -375,20 +407,25 @@ class Accumulator:
         tools: What the arguments of calls are read with, by the name of the function.
     """
 
+    __slots__ = (
+        *("__weakref__", "choices", "created", "id", "model", "reader", "service_tier"),
+        *("system_fingerprint", "tick", "tools", "usage"),
+    )
+
     def __init__(
         self,
         reader: ValueReader[Any] | None = None,
         tools: Mapping[str, ValueReader[Any]] | None = None,
     ) -> None:
         self.reader: Final = reader
-        self.tools: Final = tools or {}
+        self.tools: Final = tools or _NO_TOOLS
         self.tick = 0
-        self.id: LatestLog[str] = LatestLog()
-        self.created: LatestLog[int] = LatestLog()
-        self.model: LatestLog[str] = LatestLog()
-        self.service_tier: LatestLog[str] = LatestLog()
-        self.system_fingerprint: LatestLog[str] = LatestLog()
-        self.usage: LatestLog[Usage] = LatestLog()
+        self.id: LatestLog[str] = NEVER
+        self.created: LatestLog[int] = NEVER
+        self.model: LatestLog[str] = NEVER
+        self.service_tier: LatestLog[str] = NEVER
+        self.system_fingerprint: LatestLog[str] = NEVER
+        self.usage: LatestLog[Usage] = NEVER
         self.choices: Final[dict[int, ChoiceLog]] = {}
 
     def completion(self, tick: int = NOW) -> ParsedChatCompletion[Any]:
@@ -404,3 +441,17 @@ class Accumulator:
             system_fingerprint=self.system_fingerprint.at(tick),
             usage=self.usage.at(tick),
         )
+
+
+class Snapshot:
+    """A function that returns the completion as of the moment when this was made."""
+
+    __slots__ = ("_accumulator", "_tick")
+
+    def __init__(self, accumulator: Accumulator) -> None:
+        self._accumulator = accumulator
+        self._tick = accumulator.tick
+
+    def __call__(self) -> ParsedChatCompletion[Any]:
+        """The completion as of then."""
+        return self._accumulator.completion(self._tick)

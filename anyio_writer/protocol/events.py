@@ -38,8 +38,9 @@ T = TypeVar("T")
 class _Moment:
     """Room for the moment an event stands for, beside the struct's fields and not in its JSON.
 
-    ``_moment`` is ``(accumulator, tick, payload)``, one tuple for all the events of a moment. A
-    struct field would show up in the JSON and a ``__dict__`` would cost five times the memory.
+    ``_moment`` is ``(accumulator, tick, payload)``. Only a chunk's event has the payload: whoever
+    keeps a piece of text is not to keep the bytes that it came in. A struct field would show up in
+    the JSON and a ``__dict__`` would cost five times the memory.
     """
 
     __slots__ = ("_moment",)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -17,7 +16,7 @@ from ..errors import (
     LengthFinishReasonError,
     StreamTruncatedError,
 )
-from .accumulator import Accumulator, ChoiceLog, ItemLog, TextLog, ToolCallLog
+from .accumulator import Accumulator, ChoiceLog, ItemLog, Snapshot, TextLog, ToolCallLog
 from .chunks import (
     DEFAULT_MAX_DEPTH,
     ChatCompletionChunk,
@@ -256,7 +255,7 @@ class ChatCompletionStreamState(Generic[T]):
 
     def remember(self) -> Callable[[], ParsedChatCompletion[T]]:
         """A function that returns the completion as it stands now, however late it is called."""
-        return partial(self._accumulator.completion, self._accumulator.tick)
+        return Snapshot(self._accumulator)
 
     def get_final_completion(self) -> ParsedChatCompletion[T]:
         """The completion, once it is whole.
@@ -306,34 +305,34 @@ class ChatCompletionStreamState(Generic[T]):
         if self._lacks_head:
             self._take_head(chunk, tick)
         if (tier := chunk.service_tier) and tier != total.service_tier.value:
-            total.service_tier.set(tier, tick)
+            total.service_tier = total.service_tier.set(tier, tick)
         if (mark := chunk.system_fingerprint) and mark != total.system_fingerprint.value:
-            total.system_fingerprint.set(mark, tick)
+            total.system_fingerprint = total.system_fingerprint.set(mark, tick)
         if chunk.usage is not None:
-            total.usage.set(chunk.usage, tick)
+            total.usage = total.usage.set(chunk.usage, tick)
         if events is None:
             for choice in chunk.choices or ():
-                self._take_choice(choice, payload, None)
+                self._take_choice(choice, None)
             return
         event = ChunkEvent(chunk)
         events.append(event)
         for choice in chunk.choices or ():
-            self._take_choice(choice, payload, events)
+            self._take_choice(choice, events)
         set_moment(event, (total, total.tick, payload))
 
     def _take_head(self, chunk: ChatCompletionChunk, tick: int) -> None:
         """What the first chunk that has it says for all of them."""
         total = self._accumulator
         if chunk.id and total.id.value is None:
-            total.id.set(chunk.id, tick)
+            total.id = total.id.set(chunk.id, tick)
         if chunk.created and total.created.value is None:
-            total.created.set(chunk.created, tick)
+            total.created = total.created.set(chunk.created, tick)
         if chunk.model and total.model.value is None:
-            total.model.set(chunk.model, tick)
+            total.model = total.model.set(chunk.model, tick)
         self._lacks_head = None in (total.id.value, total.created.value, total.model.value)
 
-    def _take_choice(  # noqa: C901, PLR0912 - the hot path: one call a choice
-        self, choice: ChunkChoice, payload: bytes, events: _Events | None
+    def _take_choice(  # noqa: C901 - the hot path: one call a choice
+        self, choice: ChunkChoice, events: _Events | None
     ) -> None:
         total = self._accumulator
         tick = total.tick = total.tick + 1  # so that one chunk may name a choice twice
@@ -347,24 +346,21 @@ class ChatCompletionStreamState(Generic[T]):
             content = delta.content
             if content is not None:
                 text = content if isinstance(content, str) else _text_of(content)
-                if log.content.begun is None:
-                    log.content.begun = tick
-                if text:
-                    log.content.append(text, tick)
-                    if events is not None:
-                        event = ContentDeltaEvent(index, text)
-                        set_moment(event, (total, tick, payload))
-                        events.append(event)
+                log.content = log.content.append(text, tick)
+                if text and events is not None:
+                    event = ContentDeltaEvent(index, text)
+                    set_moment(event, (total, tick, b""))
+                    events.append(event)
             if delta.refusal is not None:
-                self._take_refusal(log, delta.refusal, payload, events)
+                self._take_refusal(log, delta.refusal, events)
             if delta.tool_calls is not None:
-                calls = self._take_calls(log, delta.tool_calls, payload, events)
+                calls = self._take_calls(log, delta.tool_calls, events)
             self._take_rest(log, delta)
         if choice.logprobs is not None:
-            self._take_logprobs(log, choice.logprobs, payload, events)
+            self._take_logprobs(log, choice.logprobs, events)
         reason = choice.finish_reason
         if reason and reason not in _NO_REASON and log.finish_reason.value is None:
-            log.finish_reason.set(reason, total.tick)
+            log.finish_reason = log.finish_reason.set(reason, total.tick)
             self._finished += 1
             self._add_done_events(log, events)
         elif len(log.calls) > 1:
@@ -377,50 +373,44 @@ class ChatCompletionStreamState(Generic[T]):
         """The parts of a delta that give rise to no events."""
         tick = self._accumulator.tick
         if delta.role and log.role.value is None:
-            log.role.set(delta.role, tick)
+            log.role = log.role.set(delta.role, tick)
         reasoning = delta.reasoning_content or delta.reasoning
         if reasoning:
-            if log.reasoning.begun is None:
-                log.reasoning.begun = tick
-            log.reasoning.append(reasoning, tick)
+            log.reasoning = log.reasoning.append(reasoning, tick)
         if delta.graph_data is not None and delta.graph_data != _NO_GRAPH_DATA:
-            log.graph_data.merge(delta.graph_data, tick)
+            log.graph_data = log.graph_data.merge(delta.graph_data, tick)
         if delta.llm_data is not None:
-            log.llm_data.merge(delta.llm_data, tick)
+            log.llm_data = log.llm_data.merge(delta.llm_data, tick)
         if delta.translation_data is not None:
-            log.translation_data.merge(delta.translation_data, tick)
+            log.translation_data = log.translation_data.merge(delta.translation_data, tick)
         if delta.web_search_data is not None:
-            log.web_search_data.merge(delta.web_search_data, tick)
+            log.web_search_data = log.web_search_data.merge(delta.web_search_data, tick)
 
-    def _take_refusal(
-        self, log: ChoiceLog, refusal: str, payload: bytes, events: _Events | None
-    ) -> None:
+    def _take_refusal(self, log: ChoiceLog, refusal: str, events: _Events | None) -> None:
         total = self._accumulator
-        if log.refusal.begun is None:
-            log.refusal.begun = total.tick
-        if not refusal:
-            return
-        log.refusal.append(refusal, total.tick)
-        if events is not None:
+        log.refusal = log.refusal.append(refusal, total.tick)
+        if refusal and events is not None:
             event = RefusalDeltaEvent(log.index, refusal)
-            set_moment(event, (total, total.tick, payload))
+            set_moment(event, (total, total.tick, b""))
             events.append(event)
 
     def _take_logprobs(
-        self, log: ChoiceLog, logprobs: ChoiceLogprobs, payload: bytes, events: _Events | None
+        self, log: ChoiceLog, logprobs: ChoiceLogprobs, events: _Events | None
     ) -> None:
         total = self._accumulator
         if logprobs.content:
-            log.logprobs_content.extend(logprobs.content, total.tick)
+            tokens = logprobs.content
+            log.logprobs_content = log.logprobs_content.extend(tokens, total.tick)
             if events is not None:
-                content = LogprobsContentDeltaEvent(log.index, logprobs.content)
-                set_moment(content, (total, total.tick, payload))
+                content = LogprobsContentDeltaEvent(log.index, tokens)
+                set_moment(content, (total, total.tick, b""))
                 events.append(content)
         if logprobs.refusal:
-            log.logprobs_refusal.extend(logprobs.refusal, total.tick)
+            tokens = logprobs.refusal
+            log.logprobs_refusal = log.logprobs_refusal.extend(tokens, total.tick)
             if events is not None:
-                refusal = LogprobsRefusalDeltaEvent(log.index, logprobs.refusal)
-                set_moment(refusal, (total, total.tick, payload))
+                refusal = LogprobsRefusalDeltaEvent(log.index, tokens)
+                set_moment(refusal, (total, total.tick, b""))
                 events.append(refusal)
 
     # Tool calls.
@@ -429,7 +419,6 @@ class ChatCompletionStreamState(Generic[T]):
         self,
         log: ChoiceLog,
         pieces: list[ToolCallDelta] | ToolCallDelta,
-        payload: bytes,
         events: _Events | None,
     ) -> list[ToolCallLog]:
         """Returns the calls that may have become done by this."""
@@ -453,7 +442,7 @@ class ChatCompletionStreamState(Generic[T]):
                 event = FunctionToolCallArgumentsDeltaEvent(
                     log.index, call.index, call.name.value or "", added
                 )
-                set_moment(event, (total, tick, payload))
+                set_moment(event, (total, tick, b""))
                 events.append(event)
         return touched
 
@@ -564,16 +553,16 @@ def _free_index(log: ChoiceLog, wanted: int | None) -> int:
 def _add_to_call(call: ToolCallLog, piece: ToolCallDelta, tick: int) -> str:
     """Take over what a piece says; returns what it added to the arguments."""
     if piece.id and call.id.value is None:
-        call.id.set(piece.id, tick)
+        call.id = call.id.set(piece.id, tick)
     if piece.type and call.type.value is None:
-        call.type.set(piece.type, tick)
+        call.type = call.type.set(piece.type, tick)
     if piece.extra_content:
-        call.extra.set(piece.extra_content, tick)
+        call.extra = call.extra.set(piece.extra_content, tick)
     function = piece.function
     if function is None:
         return ""
     if function.name and call.name.value is None:
-        call.name.set(function.name, tick)
+        call.name = call.name.set(function.name, tick)
     arguments = function.arguments
     if isinstance(arguments, dict):
         arguments = msgspec.json.encode(arguments).decode()

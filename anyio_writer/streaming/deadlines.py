@@ -55,6 +55,8 @@ To move a deadline costs more than to read a chunk, so it is not moved for each.
 class Deadlines:
     """Keeps the deadline of ``scope`` at the limit that runs out first."""
 
+    __slots__ = ("_by_total", "_first_content", "_timeouts", "_total", "_wait", "scope")
+
     def __init__(self, timeouts: Timeouts) -> None:
         self.scope: Final = anyio.CancelScope()
         self._timeouts = timeouts

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from time import monotonic
 from types import TracebackType
@@ -59,6 +58,11 @@ class Inbox:
     not one of anyio's memory object streams; see docs/architecture.md, "Consumers".
     """
 
+    __slots__ = (
+        *("_batches", "_left", "_ready", "_room", "_waiting", "dropped", "is_ended", "is_open"),
+        *("lagged", "max_buffer", "on_full", "place", "types", "was_named"),
+    )
+
     def __init__(
         self,
         *,
@@ -68,7 +72,8 @@ class Inbox:
         place: str = "",
         left: Callable[[Inbox], None],
     ) -> None:
-        self._batches: deque[Batch] = deque()  # bounded by the number of events in it
+        # Bounded by the number of events in it, and mostly empty: a deque takes 600 bytes for that.
+        self._batches: list[Batch] = []
         self.types: Final = types
         self.max_buffer: Final = max_buffer
         self.on_full: Final = on_full
@@ -87,7 +92,7 @@ class Inbox:
         """Whether the log has named it as the one that holds the stream back."""
         self._waiting = 0  # events in them
         self._ready = Signal()
-        self._room = Signal()
+        self._room: Signal | None = None  # of a stream that has had to wait for it
 
     # The stream's side.
 
@@ -127,16 +132,20 @@ class Inbox:
         """Drop the oldest events."""
         self.dropped += count
         self._waiting -= count
-        while count:
-            oldest = self._batches.popleft()
-            if len(oldest) > count:
-                self._batches.appendleft(oldest[count:])
-            count -= min(count, len(oldest))
+        gone = 0
+        for batch in self._batches:
+            if len(batch) > count:
+                break
+            count -= len(batch)
+            gone += 1
+        del self._batches[:gone]
+        if count:
+            self._batches[0] = self._batches[0][count:]
 
     async def wait_for_room(self, count: int) -> None:
         """Wait until ``count`` more events fit or the consumer has left."""
         while self.is_open and count > self.room:
-            self._room.clear()
+            self._room = Signal()
             await self._room.wait()
 
     def end(self) -> None:
@@ -153,15 +162,16 @@ class Inbox:
 
     def take(self) -> Batch:
         """The oldest batch; only when there is one."""
-        batch = self._batches.popleft()
+        batch = self._batches.pop(0)
         self._waiting -= len(batch)
-        self._room.set()
+        if self._room is not None:
+            self._room.set()
         return batch
 
-    async def wait_ready(self) -> None:
+    def wait_ready(self) -> Awaitable[None]:
         """Wait until there is a batch or the end; may wake for nothing."""
         self._ready.clear()
-        await self._ready.wait()
+        return self._ready.wait()
 
     def close(self) -> None:
         """The consumer leaves; what is in the channel is dropped."""
@@ -172,7 +182,8 @@ class Inbox:
         self._waiting = 0
         self._batches.clear()
         self._ready.set()
-        self._room.set()
+        if self._room is not None:
+            self._room.set()
 
 
 class Subscription(Generic[E]):
@@ -331,6 +342,8 @@ class Batches(Generic[E]):
 
 class Fanout:
     """All consumers of one stream."""
+
+    __slots__ = ("_is_ended", "_slow_consumer_time", "recipients", "was_left")
 
     def __init__(self, slow_consumer_time: float) -> None:
         self.recipients: tuple[Inbox, ...] = ()

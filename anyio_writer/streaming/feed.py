@@ -6,6 +6,7 @@ import copy
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
+from sys import intern
 from types import TracebackType
 from typing import (
     Any,
@@ -75,7 +76,7 @@ class Feed(ABC, Generic[Ev]):
             raise WriterError(f"A {self._kind} can be entered only once; open another one.")
         scope = self._scope = Scope(self._kind, self._begin())
         await scope.tasks.__aenter__()
-        scope.tasks.start_soon(self._run, scope, name=f"anyio_writer {self._kind}")
+        scope.tasks.start_soon(self._run, scope, name=intern(f"anyio_writer {self._kind}"))
         try:
             await scope.opened.wait()
             if isinstance(self._error, StreamClosedError):
@@ -306,6 +307,11 @@ class Feed(ABC, Generic[Ev]):
 class Scope:
     """What exists while a stream or a conversation is open."""
 
+    __slots__ = (
+        *("_children", "_kind", "_no_children", "_tools", "_was_broken_off", "demanded", "ended"),
+        *("finished", "host_id", "is_left", "opened", "tasks", "work"),
+    )
+
     def __init__(self, kind: str, work: anyio.CancelScope) -> None:
         self.work = work  # the task that brings the events
         self.host_id = anyio.get_current_task().id
@@ -317,7 +323,7 @@ class Scope:
         self.is_left = False
         self._kind = kind
         self._children = 0
-        self._no_children = Signal()
+        self._no_children: Signal | None = None  # of a block that has had to wait for that
         self._tools = 0
         self._was_broken_off = False  # the block was left by an exception
 
@@ -331,7 +337,7 @@ class Scope:
                 await fn(*args)
             finally:
                 self._children -= 1
-                if not self._children:
+                if not self._children and self._no_children is not None:
                     self._no_children.set()
 
         self.tasks.start_soon(run, name=name or fn)
@@ -355,7 +361,7 @@ class Scope:
     async def wait_for_children(self) -> None:
         """Wait until no task of the caller's runs."""
         while self._children:
-            self._no_children.clear()
+            self._no_children = Signal()
             await self._no_children.wait()
 
     async def leave(self, exc: BaseException | None) -> bool:
@@ -400,7 +406,8 @@ def _place_of_caller() -> str:
     frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "?"
+    # Thousands of streams are read in the same place.
+    return intern(f"{frame.f_code.co_filename}:{frame.f_lineno}") if frame is not None else "?"
 
 
 _PACKAGE: Final = __name__.partition(".")[0] + "."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import anyio
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from ..structured.tools import FunctionTool
 
 T = TypeVar("T")
+
+_NO_TOOLS: Final[Mapping[str, FunctionTool[..., Any]]] = {}
 
 
 class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
@@ -83,7 +85,7 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
             response_format=response_format,
             tools=tools,
         )
-        self._tools: Mapping[str, FunctionTool[..., Any]] = tools or {}
+        self._tools = tools or _NO_TOOLS
         self._tool_runs: ToolRuns | None = None
         self._pump = Pump(source, self._state, self._fanout, settings)
         self._deadlines: Deadlines
