@@ -54,11 +54,34 @@ def cancellation_point() -> Callable[[], Awaitable[None]]:
 
     anyio's own looks for the event loop each time, which costs trio's tasks as much again.
     """
-    trio: Any = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
+    if (trio := _trio()) is not None:
         of_trio: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint_if_cancelled
         return of_trio
     return checkpoint_if_cancelled
+
+
+def _trio() -> Any:
+    """The module, where this is one of its tasks."""
+    trio: Any = sys.modules.get("trio")
+    return trio if trio is not None and trio.lowlevel.in_trio_run() else None
+
+
+def _one_wait() -> tuple[Callable[[], object], Awaitable[object]]:
+    """What wakes a task, once or more often, and what that task awaits.
+
+    A future is all that asyncio itself waits with, and costs half of an event made of it.
+    """
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is not None and _trio() is None:  # trio may be asyncio's guest
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            pass  # another event loop altogether
+        else:
+            woken = loop.create_future()
+            return lambda: woken.done() or woken.set_result(None), woken
+    event = anyio.Event()
+    return event.set, event.wait()
 
 
 class Signal:
@@ -68,18 +91,17 @@ class Signal:
     holds a queue of its own.
     """
 
-    __slots__ = ("_event", "is_set")
+    __slots__ = ("_wakers", "is_set")
 
     def __init__(self) -> None:
         self.is_set = False
-        self._event: anyio.Event | None = None  # of those who wait
+        self._wakers: list[Callable[[], object]] | None = None  # of those who wait
 
     def set(self) -> None:
         """Wake all who wait; who asks from now on does not wait."""
         self.is_set = True
-        if self._event is not None:
-            self._event.set()
-            self._event = None
+        for wake in self._wakers or ():
+            wake()
 
     def clear(self) -> None:
         """Who asks from now on waits for the next ``set``."""
@@ -90,6 +112,11 @@ class Signal:
         if self.is_set:
             await checkpoint()
             return
-        if self._event is None:
-            self._event = anyio.Event()
-        await self._event.wait()
+        wake, woken = _one_wait()
+        if self._wakers is None:
+            self._wakers = []
+        self._wakers.append(wake)
+        try:
+            await woken
+        finally:
+            self._wakers.remove(wake)
