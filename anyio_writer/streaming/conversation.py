@@ -34,6 +34,7 @@ from ..protocol.events import (
 )
 from .feed import Feed, Scope
 from .tool_runs import DEFAULT_LIMIT, OnError, ToolResult, ToolRuns, check_tool_options
+from .waiting import Signal
 
 if TYPE_CHECKING:
     from ..structured.tools import FunctionTool
@@ -226,32 +227,29 @@ class Conversation(Feed[ConversationEvent[T]], Generic[T]):
             await scope.demanded.wait()
             self._snapshot = ParsedChatCompletion
             await self._tell([RoundStartedEvent(number)])
-            stream.start_soon(self._tell_results, number, runs)  # until the last tool has ended
-            done: set[int] = set()
+            told = _Told()
+            stream.start_soon(self._tell_results, number, runs, told)  # until the last has ended
             async for batch in stream.batches():
-                done.update(
-                    event.index
-                    for event in batch
-                    if isinstance(event, FunctionToolCallArgumentsDoneEvent)
-                )
                 await self._tell(batch)
+                told.add(batch)
             completion = await stream.get_final_completion()
             self._completions.append(completion)
             if len(completion.choices) > 1:
                 raise _several(len(completion.choices))
             choice = completion.choices[0]
             for call in choice.message.tool_calls or ():
-                if call.index not in done:
+                if call.index not in told.calls:
                     raise _cut_off(call, choice, completion)
             self._unanswered = choice, runs
             return choice
         # On asyncio the task of a tool can be cancelled by itself, and all of the round with it.
         raise self._closed_error()
 
-    async def _tell_results(self, number: int, runs: ToolRuns) -> None:
-        told = 0
-        while results := await runs.results_after(told):
-            told += len(results)
+    async def _tell_results(self, number: int, runs: ToolRuns, told: _Told) -> None:
+        count = 0
+        while results := await runs.results_after(count):
+            count += len(results)
+            await told.until({result.index for result in results})
             await self._tell([_result_event(number, result) for result in results])
 
     async def _tell(self, events: list[Any]) -> None:
@@ -292,6 +290,30 @@ class Conversation(Feed[ConversationEvent[T]], Generic[T]):
 
     def _completion_so_far(self) -> ParsedChatCompletion[T] | None:
         return self.current_completion_snapshot if self._stream.chunk_count else None
+
+
+class _Told:
+    """The calls of a round that the consumers know to be done.
+
+    A tool is started before they do, so a fast one would overtake the event of its own call.
+    """
+
+    def __init__(self) -> None:
+        self.calls: Final[set[int]] = set()
+        self._more = Signal()
+
+    def add(self, events: list[Any]) -> None:
+        """These have been told."""
+        self.calls.update(
+            event.index for event in events if isinstance(event, FunctionToolCallArgumentsDoneEvent)
+        )
+        self._more.set()
+
+    async def until(self, calls: set[int]) -> None:
+        """Wait until these are told, too."""
+        while not self.calls >= calls:
+            self._more.clear()
+            await self._more.wait()
 
 
 def _result_event(number: int, result: ToolResult) -> ToolResultEvent:

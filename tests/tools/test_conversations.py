@@ -205,6 +205,19 @@ async def test_calls_decide_and_not_the_finish_reason() -> None:
     assert len(rounds.given) == 2
 
 
+async def test_a_result_comes_after_its_call() -> None:
+    """However fast the tool is, and however slow who is told."""
+    more = anyio.Event()
+    async with talk([chunk("let me see"), more, *ADD], END) as conversation:
+        async with conversation.subscribe(max_buffer=1) as slow:
+            assert (await anext(slow)).type == "round.started"
+            await wait_all_tasks_blocked()  # one event is there, and one waits for its turn
+            more.set()
+            await wait_all_tasks_blocked()
+            types = [event.type async for event in slow]
+    assert types.index("tool.result") == types.index("tool_calls.function.arguments.done") + 1
+
+
 class Answer(msgspec.Struct):
     value: int
 
