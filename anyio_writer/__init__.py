@@ -5,6 +5,11 @@
 test against.
 """
 
+import sys as _sys
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+from typing import Any as _Any
+
 from ._version import __version__ as __version__
 from .client import AsyncWriter as AsyncWriter
 from .config import Configuration as Configuration
@@ -41,17 +46,6 @@ from .errors import UnprocessableEntityError as UnprocessableEntityError
 from .errors import ValueMismatchError as ValueMismatchError
 from .errors import WriterError as WriterError
 from .errors import WrongTaskError as WrongTaskError
-from .params import ChatRequest as ChatRequest
-from .params import FunctionToolParam as FunctionToolParam
-from .params import GraphTool as GraphTool
-from .params import LLMTool as LLMTool
-from .params import Message as Message
-from .params import ResponseFormat as ResponseFormat
-from .params import Tool as Tool
-from .params import ToolChoice as ToolChoice
-from .params import TranslationTool as TranslationTool
-from .params import VisionTool as VisionTool
-from .params import WebSearchTool as WebSearchTool
 from .protocol import ChatCompletionChunk as ChatCompletionChunk
 from .protocol import ChatCompletionStreamEvent as ChatCompletionStreamEvent
 from .protocol import ChatCompletionStreamState as ChatCompletionStreamState
@@ -90,7 +84,59 @@ from .streaming.stream import AsyncChatCompletionStream as AsyncChatCompletionSt
 from .streaming.stream import ChatCompletionStream as ChatCompletionStream
 from .streaming.tool_runs import ToolResult as ToolResult
 from .streaming.tool_runs import ToolRuns as ToolRuns
-from .structured.response_format import ResponseType as ResponseType
-from .structured.response_format import response_type_of as response_type_of
-from .structured.tools import FunctionTool as FunctionTool
-from .structured.tools import function_tool as function_tool
+
+if TYPE_CHECKING:
+    from .params import ChatRequest as ChatRequest
+    from .params import FunctionToolParam as FunctionToolParam
+    from .params import GraphTool as GraphTool
+    from .params import LLMTool as LLMTool
+    from .params import Message as Message
+    from .params import ResponseFormat as ResponseFormat
+    from .params import Tool as Tool
+    from .params import ToolChoice as ToolChoice
+    from .params import TranslationTool as TranslationTool
+    from .params import VisionTool as VisionTool
+    from .params import WebSearchTool as WebSearchTool
+    from .structured.response_format import ResponseType as ResponseType
+    from .structured.response_format import response_type_of as response_type_of
+    from .structured.tools import FunctionTool as FunctionTool
+    from .structured.tools import function_tool as function_tool
+else:  # hidden from type checkers, which would take any name for one that comes later
+    # What a first stream can do without is imported when it is asked for (PEP 562).
+    _LATER = {
+        "ChatRequest": ".params",
+        "FunctionToolParam": ".params",
+        "GraphTool": ".params",
+        "LLMTool": ".params",
+        "Message": ".params",
+        "ResponseFormat": ".params",
+        "Tool": ".params",
+        "ToolChoice": ".params",
+        "TranslationTool": ".params",
+        "VisionTool": ".params",
+        "WebSearchTool": ".params",
+        "ResponseType": ".structured.response_format",
+        "response_type_of": ".structured.response_format",
+        "FunctionTool": ".structured.tools",
+        "function_tool": ".structured.tools",
+    }
+    __all__ = [
+        name
+        for name in (*globals(), *_LATER)
+        if not name.startswith("_")
+        and name != "TYPE_CHECKING"
+        and f"{__name__}.{name}" not in _sys.modules
+    ]
+
+    def __getattr__(name: str) -> _Any:
+        if name not in _LATER:
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}",
+                name=name,
+                obj=_sys.modules[__name__],
+            )
+        value = globals()[name] = getattr(_import_module(_LATER[name], __name__), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return [*{*globals(), *_LATER}]

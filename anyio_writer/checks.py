@@ -6,16 +6,17 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeGuard
 
 import msgspec
 from msgspec import Meta
 
 from .config import SETTINGS, check_headers
 from .errors import InvalidParameterError
-from .params import REQUEST_FIELDS
 from .protocol.completion import ParsedChatCompletionMessage
-from .structured.tools import FunctionTool
+
+if TYPE_CHECKING:
+    from .structured.tools import FunctionTool
 
 _NOT_IN_BODY: Final = frozenset({"extra_headers", "extra_query", "extra_body"})
 
@@ -150,6 +151,8 @@ class _Request(msgspec.Struct):
     response_format: _ResponseFormat | None = None
 
 
+_FIELDS: Final = _NOT_IN_BODY.union(_Request.__struct_fields__)
+
 # By the place of the mistake, list positions left out; else by the field.
 _HINTS: Final = {
     "messages": "It is a list of messages such as {'role': 'user', 'content': 'Hello'}.",
@@ -179,7 +182,7 @@ def build_body(request: Mapping[str, Any]) -> dict[str, Any]:
         InvalidParameterError: A field is missing, wrong or unknown; the message names it.
     """
     for name in request:
-        if name not in REQUEST_FIELDS:
+        if name not in _FIELDS:
             raise InvalidParameterError(_unknown(name))
     given = {
         name: _plain(value, name)
@@ -239,7 +242,7 @@ def _unknown(name: str) -> str:
         return f"{name} is no field of a request: {_ELSEWHERE[name]}."
     from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
 
-    known = sorted(REQUEST_FIELDS | SETTINGS | _ELSEWHERE.keys())
+    known = sorted(_FIELDS | SETTINGS | _ELSEWHERE.keys())
     matches = get_close_matches(name, known, n=1)
     suggestion = f" Did you mean {matches[0]}?" if matches else ""
     return (
@@ -298,9 +301,9 @@ def _message_param(item: Any) -> Any:
 
 def _refuse_functions(tools: Any) -> None:
     """A function is made a tool once, not at each request, and whoever calls it needs the tool."""
-    if isinstance(tools, FunctionTool):
-        raise InvalidParameterError("tools is one tool; put it into a list: tools=[...].")
     is_list = isinstance(tools, list | tuple)
+    if not is_list and is_function_tool(tools):
+        raise InvalidParameterError("tools is one tool; put it into a list: tools=[...].")
     for position, tool in enumerate(tools if is_list else [tools]):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         place = f"tools[{position}]" if is_list else "tools"
         if isinstance(tool, type):
@@ -308,13 +311,21 @@ def _refuse_functions(tools: Any) -> None:
                 f"{place} is the class {tool.__name__}; a tool is made of a function. The type "
                 "that an answer is to have goes into response_format."
             )
-        if callable(tool) and not isinstance(tool, FunctionTool):
+        if callable(tool) and not is_function_tool(tool):
             own = getattr(tool, "__name__", "")  # none: a partial, or an object with __call__
             name = own or type(tool).__name__
             made = f"function_tool({own if own.isidentifier() else '...'})"
             raise InvalidParameterError(
                 f"{place} is {name} itself; make it a tool: {made if is_list else f'[{made}]'}."
             )
+
+
+def is_function_tool(value: object) -> TypeGuard[FunctionTool[..., Any]]:
+    """Whether something was made by ``function_tool``."""
+    # Not at the top: without tools nobody has to know how one is made.
+    from .structured.tools import FunctionTool  # noqa: PLC0415
+
+    return isinstance(value, FunctionTool)
 
 
 def functions_by_name(tools: Any) -> dict[str, FunctionTool[..., Any]]:
@@ -327,7 +338,7 @@ def functions_by_name(tools: Any) -> dict[str, FunctionTool[..., Any]]:
     _refuse_functions(tools)
     found: dict[str, FunctionTool[..., Any]] = {}
     for position, tool in enumerate(_several(tools)):
-        if not isinstance(tool, FunctionTool):
+        if not is_function_tool(tool):
             raise InvalidParameterError(
                 f"tools[{position}] is no function ({type(tool).__name__}); only what "
                 "function_tool made can be run and read here."
@@ -346,8 +357,6 @@ def encode_foreign(value: Any) -> Any:
     Raises:
         TypeError: Nothing is known to do with it.
     """
-    if isinstance(value, FunctionTool):
-        return value.to_param()
     dump = getattr(value, "model_dump", None)  # pydantic, and with it the official SDK's messages
     if dump is not None:
         return dump(exclude_none=True, by_alias=True)
@@ -358,6 +367,8 @@ def encode_foreign(value: Any) -> Any:
     for plain in (str, int, float):  # msgspec takes no subclasses of these
         if isinstance(value, plain):
             return plain(value)
+    if is_function_tool(value):
+        return value.to_param()
     raise TypeError(f"objects of type {type(value).__name__} are not supported")
 
 
@@ -417,17 +428,17 @@ def _check(
 def _explain(reason: str, place: str, hint: str | None) -> InvalidParameterError:
     what, _, where = reason.partition(" - at `$")
     place = (place + where.rstrip("`")).lstrip(".")
-    if missing := _MISSING.fullmatch(what):
+    if missing := re.fullmatch(_MISSING, what):
         said = f"{place} has no {missing[1]!r}" if place else f"{missing[1]} is missing"
         place = place or missing[1]
     else:
-        types = _TYPES.sub(lambda found: _JSON_NAMES.get(found[0], found[0]), what)
+        types = re.sub(_TYPES, lambda found: _JSON_NAMES.get(found[0], found[0]), what)
         said = f"{place} is wrong: {types[0].lower()}{types[1:]}"
     named = re.sub(r"\[.*?\]", "", place)
     hint = hint or _HINTS.get(named) or _HINTS.get(named.partition(".")[0], "")
     return InvalidParameterError(f"{said}. {hint}".rstrip())
 
 
-_MISSING: Final = re.compile(r"Object missing required field `(.*)`")
-_TYPES: Final = re.compile(r"(?<=[` ])(array|object|null)(?=[` ])")
+_MISSING: Final = r"Object missing required field `(.*)`"
+_TYPES: Final = r"(?<=[` ])(array|object|null)(?=[` ])"
 _JSON_NAMES: Final = {"array": "list", "object": "dict", "null": "None"}

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 import anyio
 
 from .config import DEFAULT_MAX_CONNECTIONS, Configuration, StreamSettings, resolve
 from .errors import ConfigurationError, WriterError
-from .params import ChatRequest, ResponseFormat
 from .streaming.conversation import DEFAULT_MAX_ROUNDS, Conversation
 from .streaming.http import Client, http_module, make_client
 from .streaming.open import make_conversation, make_stream
 from .streaming.stream import ChatCompletionStream
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError
+
+if TYPE_CHECKING:
+    from .params import ChatRequest, ResponseFormat
 
 T = TypeVar("T")
 

@@ -214,7 +214,7 @@ def check_headers(what: str, headers: object, error: type[WriterError]) -> dict[
         raise error(f"{what} must be a mapping, not {type(headers).__name__}.")
     given: Mapping[Any, Any] = headers or {}  # pyright: ignore[reportUnknownVariableType]
     for name, value in given.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+        if not isinstance(name, str) or not re.fullmatch(_HEADER_NAME, name):
             raise error(f"{what} holds {name!r}, which cannot be the name of an HTTP header.")
         if value is not None and not isinstance(value, str):
             raise error(f"{what}[{name!r}] must be text or None, not {type(value).__name__}.")
@@ -226,7 +226,7 @@ def check_headers(what: str, headers: object, error: type[WriterError]) -> dict[
     return dict(given)
 
 
-_HEADER_NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+_HEADER_NAME: Final = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _READING: Final = frozenset(ReadingConfiguration.__annotations__)
 
 

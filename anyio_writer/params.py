@@ -1,4 +1,4 @@
-"""What a request may hold.
+"""What a request may hold: types alone, so that only who looks at them needs this at run time.
 
 The fields are those of the chat completion API: https://dev.writer.com/api-reference/completion-api
 """
@@ -6,15 +6,7 @@ The fields are those of the chat completion API: https://dev.writer.com/api-refe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import (
-    Any,
-    Final,
-    Literal,
-    NotRequired,
-    Required,
-    TypeAlias,
-    TypedDict,
-)
+from typing import Any, Literal, NotRequired, Required, TypeAlias, TypedDict
 
 from .protocol.completion import ParsedChatCompletionMessage
 from .structured.tools import FunctionTool
@@ -266,6 +258,3 @@ class ChatRequest(TypedDict, total=False):
     extra_headers: Mapping[str, str | None] | None
     extra_query: Mapping[str, Any] | None
     extra_body: Mapping[str, Any] | None
-
-
-REQUEST_FIELDS: Final = frozenset({*ChatRequest.__annotations__, "response_format"})

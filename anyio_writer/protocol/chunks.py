@@ -6,7 +6,7 @@ a list) is typed so, and read by ``state``. Fields that are not listed are skipp
 stay reachable in the raw payload.
 """
 
-from __future__ import annotations
+# No annotations from __future__: msgspec would have to evaluate each of them for the decoder.
 
 import re
 from typing import Any, Final
@@ -279,7 +279,7 @@ def parse_chunk(payload: bytes, max_depth: int = DEFAULT_MAX_DEPTH) -> ChatCompl
 
 
 # Parts that an answer can do without: what is wrong inside one of them costs only that part.
-_DISPENSABLE: Final = re.compile(
+_DISPENSABLE: Final = (
     r"\$(?:\.usage"
     r"|\.(?:id|object|created|model|system_fingerprint|service_tier|tpe)"
     r"|\.choices\[\d+\]\.logprobs"
@@ -287,8 +287,8 @@ _DISPENSABLE: Final = re.compile(
     r"|translation_data|web_search_data)"
     r"|\.choices\[\d+\]\.delta\.tool_calls(?:\[\d+\])?\.(?:type))(?=[.\[]|$)"
 )
-_STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
-_WHERE: Final = re.compile(r" - at `(.+)`$")
+_STEP: Final = r"\.(\w+)|\[(\d+)\]"
+_WHERE: Final = r" - at `(.+)`$"
 
 
 def _parse_leniently(payload: bytes) -> ChatCompletionChunk:
@@ -311,8 +311,8 @@ def _parse_leniently(payload: bytes) -> ChatCompletionChunk:
         try:
             return msgspec.convert(data, ChatCompletionChunk)
         except msgspec.ValidationError as exc:
-            where = _WHERE.search(str(exc))
-            part = _DISPENSABLE.match(where[1]) if where else None
+            where = re.search(_WHERE, str(exc))
+            part = re.match(_DISPENSABLE, where[1]) if where else None
             if part is None:
                 raise _invalid(payload, str(exc)) from exc
             _remove(data, part[0])
@@ -320,7 +320,7 @@ def _parse_leniently(payload: bytes) -> ChatCompletionChunk:
 
 def _remove(data: Any, path: str) -> None:
     """Delete what a path such as ``$.choices[0].logprobs`` leads to."""
-    *steps, last = [name or int(index) for name, index in _STEP.findall(path)]
+    *steps, last = [name or int(index) for name, index in re.findall(_STEP, path)]
     for step in steps:
         data = data[step]
     del data[last]

@@ -10,7 +10,7 @@ import msgspec
 
 from .json import mend_text
 
-_STRUCTURE: Final = re.compile(r'["\\\[\]{}]')
+_STRUCTURE: Final = r'["\\\[\]{}]'
 _INSIDE_A_NUMBER: Final = ("-", "+", ".", "e", "E")
 _decode_nothing: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -48,11 +48,12 @@ class JSONExtent:
     ``12`` may yet become ``123``.
     """
 
-    __slots__ = ("_depth", "_escaped", "_in_string", "_length", "closed")
+    __slots__ = ("_depth", "_escaped", "_find", "_in_string", "_length", "closed")
 
     def __init__(self) -> None:
         self.closed = False
         """Whether a value has ended with what was fed; it may still not be valid JSON."""
+        self._find = re.compile(_STRUCTURE).finditer  # at the first text; ``re`` keeps it
         self._length = 0  # characters fed
         self._depth = 0
         self._in_string = False
@@ -62,7 +63,7 @@ class JSONExtent:
         """Take the next piece of the text."""
         start = self._length
         self._length += len(piece)
-        for match in _STRUCTURE.finditer(piece):
+        for match in self._find(piece):
             self._step(match[0], start + match.start())
 
     def _step(self, char: str, place: int) -> None:

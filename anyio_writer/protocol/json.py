@@ -22,21 +22,21 @@ def parse_json(payload: bytes) -> Any:
     return payload.decode(errors="replace")
 
 
-_ESCAPES: Final = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair
+# The patterns here are seldom needed; ``re`` compiles them then, and keeps what it compiled.
+_ESCAPES: Final = (
+    rb"(?s)\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair
     rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
-    rb"|\\.",
-    re.DOTALL,
+    rb"|\\."
 )
 
 
 def mend_text(payload: bytes) -> bytes:
     """Replace by U+FFFD what is not Unicode: stray bytes, and escapes of half a surrogate pair."""
     payload = payload.decode(errors="replace").encode()
-    return _ESCAPES.sub(lambda match: rb"\ufffd" if match["lone"] else match[0], payload)
+    return re.sub(_ESCAPES, lambda match: rb"\ufffd" if match["lone"] else match[0], payload)
 
 
-_BRACKETS_AND_STRINGS: Final = re.compile(rb'[\[{]|[\]}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_BRACKETS_AND_STRINGS: Final = rb'(?s)[\[{]|[\]}]|"(?:[^"\\]|\\.)*+"?'
 
 
 def is_deeper_than(payload: bytes, limit: int) -> bool:
@@ -44,7 +44,7 @@ def is_deeper_than(payload: bytes, limit: int) -> bool:
     if payload.count(b"{") + payload.count(b"[") <= limit:
         return False
     depth = 0
-    for match in _BRACKETS_AND_STRINGS.finditer(payload):
+    for match in re.finditer(_BRACKETS_AND_STRINGS, payload):
         byte = payload[match.start()]
         if byte in b"[{":
             depth += 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from ..checks import build_body, functions_by_name
+from ..checks import build_body, functions_by_name, is_function_tool
 from ..config import (
     Configuration,
     Endpoint,
@@ -16,21 +16,23 @@ from ..config import (
     resolve_reading,
 )
 from ..errors import ConfigurationError, InvalidParameterError
-from ..params import ChatRequest, ResponseFormat
 from ..protocol.json import is_array, is_object
-from ..structured.response_format import ResponseType, response_type_of
-from ..structured.tools import FunctionTool
 from .connection import Gate, HTTPSource, IterableSource
 from .conversation import DEFAULT_MAX_ROUNDS, Conversation
 from .http import Client, http_module
 from .stream import ChatCompletionStream
 from .tool_runs import DEFAULT_LIMIT, OnError, check_tool_options
 
+if TYPE_CHECKING:
+    from ..params import ChatRequest, ResponseFormat
+    from ..structured.response_format import ResponseType
+    from ..structured.tools import FunctionTool
+
+    class OpenArguments(ChatRequest, Configuration, total=False):
+        """A request and where it goes, as keyword arguments."""
+
+
 T = TypeVar("T")
-
-
-class OpenArguments(ChatRequest, Configuration, total=False):
-    """A request and where it goes, as keyword arguments."""
 
 
 @overload
@@ -341,6 +343,9 @@ def _reader_of(response_format: object) -> ResponseType[Any] | None:
     """What the answer is read with; None where nothing is to be parsed."""
     if response_format is None or isinstance(response_format, Mapping | str):
         return None  # the API's own form, or what is refused for not having it
+    # Not at the top: only who wants a type has to know what types are in JSON.
+    from ..structured.response_format import response_type_of  # noqa: PLC0415
+
     return response_type_of(response_format)
 
 
@@ -352,4 +357,4 @@ def _listed(values: Any) -> Any:
 
 def _functions_among(tools: Iterable[object]) -> dict[str, FunctionTool[..., Any]]:
     """The tools that are run here; the API's dictionaries are not."""
-    return {tool.name: tool for tool in tools if isinstance(tool, FunctionTool)}
+    return {tool.name: tool for tool in tools if is_function_tool(tool)}

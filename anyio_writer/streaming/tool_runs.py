@@ -17,11 +17,11 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ..checks import encode_foreign
 from ..errors import InvalidParameterError, StreamClosedError, WriterError
-from ..params import Message
 from ..protocol.events import FunctionToolCallArgumentsDoneEvent
 from .fanout import Batch, Inbox
 
 if TYPE_CHECKING:
+    from ..params import Message
     from ..structured.tools import FunctionTool
 
 OnError: TypeAlias = Literal["reply", "raise"]

@@ -199,11 +199,11 @@ def msgspec_reader(decoder: msgspec.json.Decoder[Any]) -> JSONReader:
     return JSONReader(decoder.decode, msgspec.DecodeError, _blame)
 
 
-_PLACE: Final = re.compile(r"(?P<reason>.*) - at `(?P<path>\$.*)`", re.DOTALL)
+_PLACE: Final = r"(?s)(?P<reason>.*) - at `(?P<path>\$.*)`"
 
 
 def _blame(exc: msgspec.DecodeError, _: bytes) -> tuple[str, str]:
-    if match := _PLACE.fullmatch(str(exc)):
+    if match := re.fullmatch(_PLACE, str(exc)):
         return match["path"], match["reason"]
     return "$", str(exc)
 

@@ -26,7 +26,7 @@ R = TypeVar("R")
 DecoratedP = ParamSpec("DecoratedP")
 DecoratedR = TypeVar("DecoratedR")
 
-_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NAME: Final = r"[a-zA-Z0-9_-]{1,64}"
 _ADVICE: Final = "call it again with arguments that fit, not with"  # read by the model
 
 
@@ -208,7 +208,7 @@ def _behind(function: Any) -> tuple[Any, str, str]:
 
 
 def _checked_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise TypeError(
             f"{name!r} cannot be the name of a tool, which has up to 64 ASCII letters, digits, _ "
             "and -; say what to call it: function_tool(..., name=...)"
