@@ -20,7 +20,7 @@ from .deadlines import Deadlines
 from .fanout import Fanout, Inbox
 from .waiting import notice_waits
 
-_SLICE: Final = 32
+_SLICE: Final = 128
 """How many server-sent events of one piece are handled before all other tasks get a turn."""
 
 
