@@ -223,6 +223,23 @@ async def body(session: Any, model: str, take: Take) -> None:
             take(data)
 
 
+async def handed_on(session: Any, model: str, take: Take) -> None:
+    """The least that a second task takes: one reads, and another one gets the pieces."""
+    client, url = session
+    send, receive = anyio.create_memory_object_stream[bytes](1024)
+
+    async def consume() -> None:
+        async with receive:
+            async for data in receive:
+                take(data)
+
+    async with anyio.create_task_group() as tasks, send:
+        tasks.start_soon(consume)
+        async with client.stream("POST", url, json=_question(model)) as response:
+            async for data in response.aiter_bytes():
+                send.send_nowait(data)
+
+
 @asynccontextmanager
 async def open_socket(url: str) -> AsyncIterator[Any]:
     host, _, port = url.removeprefix("http://").partition(":")
@@ -302,6 +319,13 @@ CLIENTS: Final = {
     ),
     "httpx": Client(
         "`response.aiter_bytes()`, nothing parsed", open_httpx, {"iterate": body}, "httpx", "bytes"
+    ),
+    "httpx, two tasks": Client(
+        "the same, handed to a second task by `send_nowait`",
+        open_httpx,
+        {"iterate": handed_on},
+        "httpx",
+        "bytes",
     ),
     "socket": Client(
         "`asyncio.StreamReader.read` or `trio.SocketStream.receive_some`, not even HTTP",

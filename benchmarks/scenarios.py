@@ -220,7 +220,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         "From the server's write of a token to its consumer",
         "paced",
         "latency_p50_us",
-        _EVERYONE,
+        (*_EVERYONE, ("httpx, two tasks", "iterate")),
         {
             "full": _paced("stamped", (1, 200, 2), (100, 20, 2)),
             "quick": _paced("stamped", (1, 200, 0.5), (100, 20, 0.5)),

@@ -214,6 +214,8 @@ class HTTPSource:
             max_retries=self._endpoint.max_retries,
             before_wait=deadlines.opening,
         )
+        # Thousands of streams may be open, and none is sent again.
+        self._content, self._headers = b"", {}
 
     def read(self) -> Awaitable[bytes]:
         """The next bytes of the body; empty at the end."""

@@ -32,6 +32,13 @@ class Pump:
     joins meanwhile finds what they say in its snapshot.
     """
 
+    __slots__ = (
+        *("_budget", "_chunk_count", "_deadlines", "_decoder", "_events", "_failure", "_fanout"),
+        *("_has_content", "_head", "_is_settled", "_last_chunk", "_recipients", "_settings"),
+        *("_source", "_state", "_surplus", "_turns", "bytes_received", "has_lost_events"),
+        "is_waiting",
+    )
+
     def __init__(
         self,
         source: ByteSource,

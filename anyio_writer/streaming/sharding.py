@@ -48,9 +48,9 @@ class ShardedTransport(httpx.AsyncBaseTransport):
         try:
             response = await self._pool(number).handle_async_request(request)
         except BaseException:
-            self._give_back(number)
+            self.give_back(number)
             raise
-        response.stream = _SlotStream(response.stream, lambda: self._give_back(number))
+        response.stream = _SlotStream(response.stream, self, number)
         return response
 
     async def aclose(self) -> None:
@@ -70,7 +70,8 @@ class ShardedTransport(httpx.AsyncBaseTransport):
             heapq.heappop(self._open)
         return number
 
-    def _give_back(self, number: int) -> None:
+    def give_back(self, number: int) -> None:
+        """A request that had a slot of this pool is over."""
         self._free[number] += 1
         if self._free[number] == 1:
             heapq.heappush(self._open, number)
@@ -79,18 +80,19 @@ class ShardedTransport(httpx.AsyncBaseTransport):
 class _SlotStream(httpx.AsyncByteStream):
     """A response's body that gives its slot back when it is closed."""
 
-    def __init__(self, stream: Any, give_back: Callable[[], None]) -> None:
+    def __init__(self, stream: Any, transport: ShardedTransport, number: int) -> None:
         self._stream = stream
-        self._give_back: Callable[[], None] | None = give_back
+        self._transport: ShardedTransport | None = transport
+        self._number = number
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return aiter(self._stream)  # no generator of its own
 
     async def aclose(self) -> None:
         """Close the body, then give the slot back, once."""
-        give_back, self._give_back = self._give_back, None
+        transport, self._transport = self._transport, None
         try:
             await self._stream.aclose()
         finally:
-            if give_back is not None:
-                give_back()
+            if transport is not None:
+                transport.give_back(self._number)

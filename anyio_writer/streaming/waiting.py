@@ -70,19 +70,33 @@ def _trio() -> Any:
 def _one_wait() -> tuple[Callable[[], object], Awaitable[object]]:
     """What wakes a task, once or more often, and what that task awaits.
 
-    A future is all that asyncio itself waits with, and costs half of an event made of it.
+    A future or a task to reschedule is all that the event loops themselves wait with. An event
+    made of it costs twice as much, and holds a queue besides.
     """
+    if (trio := _trio()) is not None:  # first: it may be asyncio's guest
+        return _wait_on_trio(trio.lowlevel)
     asyncio: Any = sys.modules.get("asyncio")
-    if asyncio is not None and _trio() is None:  # trio may be asyncio's guest
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            pass  # another event loop altogether
-        else:
-            woken = loop.create_future()
-            return lambda: woken.done() or woken.set_result(None), woken
-    event = anyio.Event()
-    return event.set, event.wait()
+    try:
+        woken = asyncio.get_running_loop().create_future()
+    except (AttributeError, RuntimeError):  # another event loop altogether
+        event = anyio.Event()
+        return event.set, event.wait()
+    return lambda: woken.done() or woken.set_result(None), woken
+
+
+def _wait_on_trio(lowlevel: Any) -> tuple[Callable[[], object], Awaitable[object]]:
+    waiting = [lowlevel.current_task()]
+
+    def wake() -> None:
+        if waiting:
+            lowlevel.reschedule(waiting[0])
+            waiting.clear()
+
+    def abort(_: object) -> Any:
+        waiting.clear()
+        return lowlevel.Abort.SUCCEEDED
+
+    return wake, lowlevel.wait_task_rescheduled(abort)
 
 
 class Signal:
