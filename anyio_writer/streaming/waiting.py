@@ -89,8 +89,7 @@ def _wait_on_trio(lowlevel: Any) -> tuple[Callable[[], object], Awaitable[object
 
     def wake() -> None:
         if waiting:
-            lowlevel.reschedule(waiting[0])
-            waiting.clear()
+            lowlevel.reschedule(waiting.pop())
 
     def abort(_: object) -> Any:
         waiting.clear()
