@@ -283,9 +283,9 @@ class ChatSSEDecoder(SSEDecoder):
 
 
 _KNOWN_FIELDS: Final = (b"data", b"event", b"id", b"retry", b"error")
-_FIELD_START: Final = re.compile(rb"(?:[\r\n]|\xef\xbb\xbf)*+(?::|[A-Za-z][\w.-]{0,63}:)")
-_FIELD_ALONE: Final = re.compile(rb"(?:[\r\n]|\xef\xbb\xbf)*+(?:data|event|id|retry)[\r\n]")
-_UNDECIDED: Final = re.compile(rb"(?:[\r\n]|\xef\xbb\xbf?|\xef\Z)*+(?:[A-Za-z][\w.-]{0,63})?\Z")
+_FIELD_START: Final = rb"(?:[\r\n]|\xef\xbb\xbf)*+(?::|[A-Za-z][\w.-]{0,63}:)"
+_FIELD_ALONE: Final = rb"(?:[\r\n]|\xef\xbb\xbf)*+(?:data|event|id|retry)[\r\n]"
+_UNDECIDED: Final = rb"(?:[\r\n]|\xef\xbb\xbf?|\xef\Z)*+(?:[A-Za-z][\w.-]{0,63})?\Z"
 
 
 def is_event_stream(head: bytes, *, whole: bool = False) -> bool | None:
@@ -301,9 +301,9 @@ def is_event_stream(head: bytes, *, whole: bool = False) -> bool | None:
     Returns:
         None while that is not known.
     """
-    if _FIELD_START.match(head) or _FIELD_ALONE.match(head):
+    if re.match(_FIELD_START, head) or re.match(_FIELD_ALONE, head):
         return True
-    if not _UNDECIDED.match(head):
+    if not re.match(_UNDECIDED, head):
         return False
     line = head.lstrip(b"\xef\xbb\xbf\r\n")
     if not whole:
