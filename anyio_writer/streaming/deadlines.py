@@ -55,7 +55,10 @@ To move a deadline costs more than to read a chunk, so it is not moved for each.
 class Deadlines:
     """Keeps the deadline of ``scope`` at the limit that runs out first."""
 
-    __slots__ = ("_by_total", "_first_content", "_timeouts", "_total", "_wait", "scope")
+    __slots__ = (
+        *("_by_total", "_deadline", "_first_content", "_timeouts", "_total", "_wait"),
+        "scope",
+    )
 
     def __init__(self, timeouts: Timeouts) -> None:
         self.scope: Final = anyio.CancelScope()
@@ -64,6 +67,7 @@ class Deadlines:
         self._first_content = math.inf
         self._wait = Wait.OPENING
         self._by_total = False
+        self._deadline = math.inf  # of the scope, which takes longer to tell
         self._set(Wait.OPENING, math.inf)
 
     def opening(self) -> None:
@@ -91,7 +95,7 @@ class Deadlines:
         """The next chunk is awaited; the last came at ``since``."""
         idle = math.inf if self._timeouts.idle is None else self._timeouts.idle
         patience = idle * _PATIENCE
-        if self._wait is Wait.NEXT_CHUNK and 0 <= self.scope.deadline - since - idle <= patience:
+        if self._wait is Wait.NEXT_CHUNK and 0 <= self._deadline - since - idle <= patience:
             return
         self._set(Wait.NEXT_CHUNK, since + idle + patience)
 
@@ -122,8 +126,8 @@ class Deadlines:
         self._by_total = limited and self._total < deadline
         if self._by_total:
             deadline = self._total
-        if deadline != self.scope.deadline:
-            self.scope.deadline = deadline
+        if deadline != self._deadline:
+            self.scope.deadline = self._deadline = deadline
 
 
 def _after(seconds: float | None) -> float:

@@ -368,7 +368,10 @@ class Fanout:
     @property
     def room(self) -> int:
         """How many events every consumer can take at once, by its own rule."""
-        return min((inbox.room for inbox in self.recipients), default=_MOST_AT_ONCE)
+        least = _MOST_AT_ONCE
+        for inbox in self.recipients:
+            least = min(least, inbox.room)
+        return least
 
     def put_nowait(self, events: Batch, recipients: Iterable[Inbox]) -> None:
         """Hand events to recipients that all have room for them."""

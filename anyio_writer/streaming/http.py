@@ -179,8 +179,9 @@ _BY_NAME: Final[dict[str, type[APIConnectionError]]] = {
     "WriteTimeout": APITimeoutError,
     "PoolTimeout": APITimeoutError,
 }
-# The connection was closed in the middle of the body: h11's words, in both libraries.
-_CUT: Final = "without sending complete message body"
+# The connection was closed in the middle of the body: h11's words, in both libraries. The second
+# are those for an end within the line before an HTTP chunk.
+_CUT: Final = ("without sending complete message body", "peer unexpectedly closed connection")
 
 
 @contextmanager
@@ -207,7 +208,7 @@ def translate(exc: Exception) -> APIConnectionError:
     """The exception of ours that stands for one of the transport's."""
     name = type(exc).__name__
     said = f"{name}: {exc}" if str(exc) else name
-    if _CUT in str(exc):
+    if any(words in str(exc) for words in _CUT):
         return StreamTruncatedError(f"The connection was closed in mid-answer ({said}).")
     cls = _BY_NAME.get(name, APIConnectionError)
     return cls(f"The connection failed ({said}).")

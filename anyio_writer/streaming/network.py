@@ -2,9 +2,9 @@
 
 A chunk of a paced stream is one wait and one read, so what lies between the socket and httpcore is
 part of the hot path. anyio's own socket streams are made for all uses: on asyncio each of their
-reads sets aside 256 KiB and takes two turns of the event loop. These wait for the socket
-(``anyio.wait_readable``) and read it once, alike on every event loop. httpcore documents how such a
-backend is plugged in: https://www.encode.io/httpcore/network-backends/
+reads sets aside 256 KiB and takes two turns of the event loop. These wait for the socket and read
+it once. httpcore documents how such a backend is plugged in:
+https://www.encode.io/httpcore/network-backends/
 """
 
 # ruff: noqa: ASYNC109 - the time limits are httpcore's
@@ -14,18 +14,31 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 import httpcore
 from anyio.abc import ByteStream
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
+from anyio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint,
+    checkpoint_if_cancelled,
+    current_token,
+)
 from anyio.streams.tls import TLSAttribute, TLSStream
 
+from .waiting import asyncio_loop
+
+if TYPE_CHECKING:
+    import asyncio
+
 _Address: TypeAlias = tuple[int, int, int, str, Any]  # as ``socket.getaddrinfo`` gives them
+
+_HEAD_SIZE: Final = 4096
+"""Bytes of one read while the head of a response is awaited: most fit, with little else."""
 
 _NEXT_ATTEMPT: Final = 0.25
 """Seconds that an address has for itself before the next one is tried too (RFC 8305, 5)."""
@@ -38,6 +51,7 @@ class SocketStream(ByteStream):
         self.socket: Final = connected
         self._closed = False
         self._has_more = False  # as far as one can know without asking
+        self._wait_readable = current_token().backend_class.wait_readable
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """The next bytes, between one and ``max_bytes`` of them.
@@ -49,14 +63,16 @@ class SocketStream(ByteStream):
         """
         if self._has_more:
             await checkpoint()
-        else:
-            await self._wait(anyio.wait_readable)
         while True:
+            if self._closed:
+                raise anyio.ClosedResourceError
+            if not self._has_more:
+                await self._wait_readable(self.socket)
             try:
                 data = self.socket.recv(max_bytes)
                 break
             except BlockingIOError:  # woken for nothing
-                await self._wait(anyio.wait_readable)
+                self._has_more = False
             except OSError as exc:
                 raise self._failure(exc) from exc
         if not data:
@@ -78,7 +94,9 @@ class SocketStream(ByteStream):
             try:
                 rest = rest[self.socket.send(rest) :]
             except BlockingIOError:
-                await self._wait(anyio.wait_writable)
+                if self._closed:
+                    raise anyio.ClosedResourceError from None
+                await anyio.wait_writable(self.socket)
             except OSError as exc:
                 raise self._failure(exc) from exc
 
@@ -115,15 +133,98 @@ class SocketStream(ByteStream):
             return True
         return True
 
-    def _wait(self, until: Callable[[socket.socket], Awaitable[None]]) -> Awaitable[None]:
-        if self._closed:
-            raise anyio.ClosedResourceError
-        return until(self.socket)
-
     def _failure(self, exc: OSError) -> Exception:
         if self._closed:
             return anyio.ClosedResourceError()
         return anyio.BrokenResourceError(str(exc))
+
+
+class AsyncioSocketStream(SocketStream):
+    """The same, but what comes is taken by the event loop, on its way to wake the reader.
+
+    ``anyio.wait_readable`` has asyncio begin to watch the socket, and end it, for each wait: two
+    system calls and sixty of Python's. Here the loop watches until something comes that nobody
+    waits for. It has to read, too: by the time that a woken task does, the loop would have found
+    the socket readable once more.
+    """
+
+    def __init__(self, connected: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(connected)
+        self._loop = loop
+        self._is_watched = False
+        self._reader: asyncio.Future[None] | None = None  # who waits
+        self._wanted = 0  # bytes, at most
+        self._arrived: bytes | OSError | None = None  # not taken yet; no bytes are the end
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """The next bytes, between one and ``max_bytes`` of them.
+
+        Raises:
+            EndOfStream: The other side has ended.
+            BrokenResourceError: The connection broke.
+            ClosedResourceError: This side has closed it.
+        """
+        if self._reader is not None:
+            raise anyio.BusyResourceError("reading from")
+        if self._arrived is not None:  # a read was cancelled in between
+            await checkpoint()
+        elif not self._closed:
+            self._wanted = max_bytes
+            if not self._is_watched:
+                self._is_watched = True
+                self._loop.add_reader(self.socket, self._on_readable)
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        if self._closed:
+            raise anyio.ClosedResourceError
+        arrived, self._arrived = self._arrived, None
+        if not arrived:
+            raise anyio.EndOfStream
+        if isinstance(arrived, OSError):
+            raise self._failure(arrived) from arrived
+        if len(arrived) > max_bytes:  # that read had wanted more
+            self._arrived = arrived[max_bytes:]
+            return arrived[:max_bytes]
+        return arrived
+
+    async def aclose(self) -> None:
+        """Close it; who waits for it is woken."""
+        self._unwatch()
+        await super().aclose()
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether a read would not wait. An idle connection that can be read has been ended."""
+        return self._arrived is not None or super().is_readable
+
+    def _on_readable(self) -> None:
+        reader = self._reader
+        if reader is None or reader.done():
+            self._unwatch()  # it would be found readable over and over
+            return
+        try:
+            self._arrived = self.socket.recv(self._wanted)
+        except BlockingIOError:  # woken for nothing
+            return
+        except OSError as exc:
+            self._arrived = exc
+        reader.set_result(None)
+
+    def _unwatch(self) -> None:
+        if self._is_watched:
+            self._is_watched = False
+            self._loop.remove_reader(self.socket)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+
+def socket_stream(connected: socket.socket) -> SocketStream:
+    """A socket as a stream, in the way that suits this event loop."""
+    loop = asyncio_loop()
+    return SocketStream(connected) if loop is None else AsyncioSocketStream(connected, loop)
 
 
 class NetworkStream(httpcore.AsyncNetworkStream):
@@ -132,6 +233,8 @@ class NetworkStream(httpcore.AsyncNetworkStream):
     def __init__(self, connection: SocketStream, stream: ByteStream | None = None) -> None:
         self._connection = connection
         self._stream: ByteStream = connection if stream is None else stream
+        self._overheard: bytes | None = None
+        self._pushed_back = b""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes; empty at the end.
@@ -140,11 +243,37 @@ class NetworkStream(httpcore.AsyncNetworkStream):
             ReadError: The connection broke, or was closed by this side.
             ReadTimeout: Nothing came in time.
         """
-        with _READING, _limit(timeout):
-            try:
-                return await self._stream.receive(max_bytes)
-            except anyio.EndOfStream:
-                return b""
+        if data := self._pushed_back:
+            self._pushed_back = data[max_bytes:]
+            return data[:max_bytes]
+        if self._overheard is not None:
+            max_bytes = min(max_bytes, _HEAD_SIZE)
+        try:
+            if timeout is None:  # the hot path
+                data = await self._stream.receive(max_bytes)
+            else:
+                with anyio.fail_after(timeout):
+                    data = await self._stream.receive(max_bytes)
+        except anyio.EndOfStream:
+            return b""
+        except Exception as exc:
+            _READING.translate(exc)
+            raise
+        if self._overheard is not None:
+            self._overheard += data
+        return data
+
+    def take_overheard(self) -> bytes:
+        """What was read since the last write, which is the head of a response and little more.
+
+        From now on it is not kept.
+        """
+        overheard, self._overheard = self._overheard or b"", None
+        return overheard
+
+    def push_back(self, data: bytes) -> None:
+        """Let the next reads give this, and then what comes."""
+        self._pushed_back = data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send all of it.
@@ -155,6 +284,7 @@ class NetworkStream(httpcore.AsyncNetworkStream):
         """
         if not buffer:  # httpcore's end of a request; to OpenSSL this is not nothing
             return
+        self._overheard = b""
         with _WRITING, _limit(timeout):
             await self._stream.send(buffer)
 
@@ -230,7 +360,7 @@ class NetworkBackend(httpcore.AsyncNetworkBackend):
                 connected = await _connect(addresses[0], options, local_address)
             else:
                 connected = await _connect_first(addresses, options, local_address)
-        return await _unless_cancelled(NetworkStream(SocketStream(connected)))
+        return await _unless_cancelled(NetworkStream(socket_stream(connected)))
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -355,8 +485,11 @@ class _Errors:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc is None:
-            return
+        if exc is not None:
+            self.translate(exc)
+
+    def translate(self, exc: BaseException) -> None:
+        """Raise what httpcore calls it, if it has a name for it."""
         if isinstance(exc, TimeoutError) and exc.errno is None:  # ours, not the system's
             raise self._timed_out(str(exc)) from exc
         if isinstance(exc, _FAILURES):

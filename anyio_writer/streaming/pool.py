@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpcore
 import httpx
 
+from .chunked import body_of
 from .network import NetworkBackend
 
 _KEEPALIVE_EXPIRY: Final = 5.0
@@ -40,21 +41,20 @@ class PoolTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; the response's body is still to be read."""
         url = request.url
-        response = await self._pool.handle_async_request(
-            httpcore.Request(
-                method=request.method,
-                url=httpcore.URL(
-                    scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-                ),
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions=request.extensions,
-            )
+        sent = httpcore.Request(
+            method=request.method,
+            url=httpcore.URL(
+                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+            ),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
         )
+        response = await self._pool.handle_async_request(sent)
         return httpx.Response(
             response.status,
             headers=response.headers,
-            stream=_Body(response),
+            stream=_Body(sent, response),
             extensions=response.extensions,  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
         )
 
@@ -64,12 +64,12 @@ class PoolTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, response: httpcore.Response) -> None:
+    def __init__(self, request: httpcore.Request, response: httpcore.Response) -> None:
+        self._request = request
         self._response = response
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        stream: Any = self._response.stream  # its type allows for a blocking pool's, too
-        return aiter(stream)
+        return body_of(self._request, self._response)
 
     async def aclose(self) -> None:
         """Close the response."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
@@ -18,7 +19,7 @@ from ..protocol.state import ChatCompletionStreamState
 from .connection import ByteSource
 from .deadlines import Deadlines
 from .fanout import Fanout, Inbox
-from .waiting import notice_waits
+from .waiting import clock, notice_waits
 
 _SLICE: Final = 128
 """How many server-sent events of one piece are handled before all other tasks get a turn."""
@@ -34,8 +35,16 @@ class Pump:
 
     __slots__ = (
         *("_budget", "_chunk_count", "_deadlines", "_decoder", "_events", "_failure", "_fanout"),
-        *("_has_content", "_head", "_is_settled", "_last_chunk", "_recipients", "_settings"),
-        *("_source", "_state", "_surplus", "_turns", "bytes_received", "has_lost_events"),
+        *("_has_content", "_head", "_is_settled", "_last_chunk", "_now", "_recipients"),
+        *(
+            "_settings",
+            "_source",
+            "_state",
+            "_surplus",
+            "_turns",
+            "bytes_received",
+            "has_lost_events",
+        ),
         "is_waiting",
     )
 
@@ -57,6 +66,7 @@ class Pump:
         self._settings = settings
         self._decoder = ChatSSEDecoder(max_event_bytes=settings.limits.max_event_bytes)
         self._deadlines: Deadlines
+        self._now: Callable[[], float]
         self._events: list[ChatCompletionStreamEvent[Any]] = []  # not handed on yet
         self._is_settled = False  # whether these two are those of the events that come next
         self._recipients: tuple[Inbox, ...] = ()
@@ -76,6 +86,7 @@ class Pump:
             APIError: It is not, or cannot be understood; what came before is handed on.
         """
         self._deadlines = deadlines
+        self._now = clock()
         broken: Exception | None = None
         is_over = False
         try:
@@ -151,7 +162,7 @@ class Pump:
         state = self._state
         if state.chunk_count != self._chunk_count:
             self._chunk_count = state.chunk_count
-            self._last_chunk = anyio.current_time()
+            self._last_chunk = self._now()
             self._has_content = self._has_content or state.has_content
         if state.all_finished:
             self._deadlines.end(self._last_chunk + self._settings.end_grace)

@@ -61,10 +61,29 @@ def cancellation_point() -> Callable[[], Awaitable[None]]:
     return current_token().backend_class.checkpoint_if_cancelled
 
 
+def clock() -> Callable[[], float]:
+    """``anyio.current_time`` of this event loop, without the search for the event loop."""
+    return current_token().backend_class.current_time
+
+
 def _trio() -> Any:
     """The module, where this is one of its tasks."""
     trio: Any = sys.modules.get("trio")
     return trio if trio is not None and trio.lowlevel.in_trio_run() else None
+
+
+def asyncio_loop() -> Any:
+    """The event loop, where this is a task of asyncio's, else None."""
+    return _asyncio_loop() if _trio() is None else None
+
+
+def _asyncio_loop() -> Any:
+    """The same where it is known that this is no task of trio's, which may be asyncio's guest."""
+    asyncio: Any = sys.modules.get("asyncio")
+    try:
+        return asyncio.get_running_loop()
+    except (AttributeError, RuntimeError):
+        return None
 
 
 def _one_wait() -> tuple[Callable[[], object], Awaitable[object]]:
@@ -73,15 +92,13 @@ def _one_wait() -> tuple[Callable[[], object], Awaitable[object]]:
     A future or a task to reschedule is all that the event loops themselves wait with. An event
     made of it costs twice as much, and holds a queue besides.
     """
-    if (trio := _trio()) is not None:  # first: it may be asyncio's guest
+    if (trio := _trio()) is not None:
         return _wait_on_trio(trio.lowlevel)
-    asyncio: Any = sys.modules.get("asyncio")
-    try:
-        woken = asyncio.get_running_loop().create_future()
-    except (AttributeError, RuntimeError):  # another event loop altogether
-        event = anyio.Event()
-        return event.set, event.wait()
-    return lambda: woken.done() or woken.set_result(None), woken
+    if (loop := _asyncio_loop()) is not None:
+        woken = loop.create_future()
+        return lambda: woken.done() or woken.set_result(None), woken
+    event = anyio.Event()  # another event loop altogether
+    return event.set, event.wait()
 
 
 def _wait_on_trio(lowlevel: Any) -> tuple[Callable[[], object], Awaitable[object]]:
