@@ -30,7 +30,7 @@ from anyio.lowlevel import (
 )
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from .waiting import asyncio_loop
+from .waiting import asyncio_loop, cancellation_point
 
 if TYPE_CHECKING:
     import asyncio
@@ -150,11 +150,17 @@ class AsyncioSocketStream(SocketStream):
 
     def __init__(self, connected: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(connected)
+        from asyncio import SelectorEventLoop  # noqa: PLC0415 - only here is it sure to be there
+
         self._loop = loop
+        # uvloop's stops watching by itself when it finds an error, and nobody is told.
+        self._stays_watched = isinstance(loop, SelectorEventLoop)
         self._is_watched = False
+        self._let_cancel = cancellation_point()
         self._reader: asyncio.Future[None] | None = None  # who waits
         self._wanted = 0  # bytes, at most
-        self._arrived: bytes | OSError | None = None  # not taken yet; no bytes are the end
+        # Not taken yet, of a read that was cancelled meanwhile; no bytes are the end.
+        self._arrived: bytes | OSError | None = None
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """The next bytes, between one and ``max_bytes`` of them.
@@ -166,9 +172,8 @@ class AsyncioSocketStream(SocketStream):
         """
         if self._reader is not None:
             raise anyio.BusyResourceError("reading from")
-        if self._arrived is not None:  # a read was cancelled in between
-            await checkpoint()
-        elif not self._closed:
+        await self._let_cancel()  # what has come ends the wait before a cancellation does
+        if self._arrived is None and not self._closed:
             self._wanted = max_bytes
             if not self._is_watched:
                 self._is_watched = True
@@ -193,6 +198,8 @@ class AsyncioSocketStream(SocketStream):
     async def aclose(self) -> None:
         """Close it; who waits for it is woken."""
         self._unwatch()
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
         await super().aclose()
 
     @property
@@ -212,13 +219,13 @@ class AsyncioSocketStream(SocketStream):
         except OSError as exc:
             self._arrived = exc
         reader.set_result(None)
+        if not self._stays_watched:
+            self._unwatch()
 
     def _unwatch(self) -> None:
         if self._is_watched:
             self._is_watched = False
             self._loop.remove_reader(self.socket)
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
 
 
 def socket_stream(connected: socket.socket) -> SocketStream:

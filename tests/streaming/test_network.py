@@ -8,7 +8,6 @@ import itertools
 import os
 import socket
 import ssl
-import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -33,41 +32,19 @@ from anyio_writer import (
     StreamTruncatedError,
 )
 from anyio_writer.streaming import http, network
-from anyio_writer.streaming.network import NetworkBackend, NetworkStream, SocketStream
+from anyio_writer.streaming.network import (
+    NetworkBackend,
+    NetworkStream,
+    SocketStream,
+    socket_stream,
+)
 from anyio_writer.testing import ChatServer, Cut, Hold, Reply, Reset, sse_event, writer_chunks
 from tests.lifetimes.lifetime_helpers import WAYS, busy_slots, cancelled_at
+from tests.streaming.network_helpers import HANGS, Counted, Ends, connected, outcome_of
 
 pytestmark = pytest.mark.uvloop
 
-HANGS = 10
 MUCH = bytes(range(256)) * 40_000  # more than the buffers of two sockets
-
-
-class Counted(socket.socket):
-    """A socket that counts what is asked of it."""
-
-    recvs = sends = 0
-
-    def recv(self, *arguments: Any) -> bytes:
-        self.recvs += 1
-        return super().recv(*arguments)
-
-    def send(self, *arguments: Any) -> int:
-        self.sends += 1
-        return super().send(*arguments)
-
-
-@dataclass
-class Ends:
-    """Both ends of a connection."""
-
-    stream: NetworkStream
-    ours: Counted
-    theirs: socket.socket
-
-    def reset(self) -> None:
-        self.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.theirs.close()
 
 
 @pytest.fixture
@@ -76,12 +53,17 @@ def listener() -> Iterator[socket.socket]:
         yield listening
 
 
+@pytest.fixture(params=[socket_stream, SocketStream], ids=["this loop's way", "any loop's way"])
+async def ends(listener: socket.socket, request: pytest.FixtureRequest) -> AsyncGenerator[Ends]:
+    async with connected(listener, request.param) as ends:
+        yield ends
+
+
 @pytest.fixture
-def ends(listener: socket.socket) -> Iterator[Ends]:
-    connected = socket.create_connection(listener.getsockname())
-    with Counted(fileno=connected.detach()) as ours, listener.accept()[0] as theirs:
-        ours.setblocking(False)
-        yield Ends(NetworkStream(SocketStream(ours)), ours, theirs)
+async def waiting_ends(listener: socket.socket) -> AsyncGenerator[Ends]:
+    """With a stream that waits for each read, as on trio."""
+    async with connected(listener, SocketStream) as ends:
+        yield ends
 
 
 def port_of(listening: socket.socket) -> int:
@@ -97,13 +79,6 @@ async def drain(sock: socket.socket, size: int) -> bytes:
         await anyio.wait_readable(sock)
         got += sock.recv(1_000_000)
     return bytes(got)
-
-
-async def outcome_of(action: Awaitable[object], into: list[object]) -> None:
-    try:
-        into.append(await action)
-    except Exception as exc:
-        into.append(exc)
 
 
 # Reading.
@@ -144,9 +119,9 @@ async def test_a_buffer_that_was_not_filled_is_followed_by_a_wait(ends: Ends) ->
     assert ends.ours.recvs == 2
 
 
-async def test_a_buffer_that_was_filled_is_followed_by_a_read(
-    ends: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_buffer_that_was_filled_is_followed_by_a_read(waiting_ends: Ends) -> None:
+    ends = waiting_ends
+    connection = ends.stream._connection
     waits: list[object] = []
     turns: list[str] = []
     wait_readable = anyio.wait_readable
@@ -158,7 +133,7 @@ async def test_a_buffer_that_was_filled_is_followed_by_a_read(
     async def other() -> None:
         turns.append("other")
 
-    monkeypatch.setattr(anyio, "wait_readable", counted)
+    connection._wait_readable = counted  # type: ignore[assignment]
     ends.theirs.sendall(b"onetwosix")
     assert await ends.stream.read(3) == b"one"
     async with anyio.create_task_group() as tasks:
@@ -176,7 +151,9 @@ async def test_a_buffer_that_was_filled_is_followed_by_a_read(
     assert got == [b"ten"]
 
 
-async def test_being_woken_for_nothing(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_being_woken_for_nothing(waiting_ends: Ends) -> None:
+    ends = waiting_ends
+    connection = ends.stream._connection
     wait_readable = anyio.wait_readable
 
     async def hasty(sock: socket.socket) -> None:
@@ -185,7 +162,7 @@ async def test_being_woken_for_nothing(ends: Ends, monkeypatch: pytest.MonkeyPat
         else:
             await wait_readable(sock)
 
-    monkeypatch.setattr(anyio, "wait_readable", hasty)
+    connection._wait_readable = hasty  # type: ignore[assignment]
     got: list[object] = []
     with anyio.fail_after(HANGS):
         async with anyio.create_task_group() as tasks:
@@ -233,7 +210,7 @@ async def test_a_connection_that_times_out_is_broken(ends: Ends) -> None:
     ends.theirs.sendall(b"never seen")
     with Forgotten(fileno=ends.ours.detach()) as ours:
         with pytest.raises(httpcore.ReadError, match=os.strerror(errno.ETIMEDOUT)):
-            await NetworkStream(SocketStream(ours)).read(100)
+            await NetworkStream(ends.make(ours)).read(100)
 
 
 async def test_a_read_that_is_cancelled_loses_nothing(ends: Ends) -> None:
@@ -337,7 +314,7 @@ async def test_a_write_that_waits_learns_of_a_reset(ends: Ends) -> None:
 
 
 async def test_the_end_of_what_is_sent(ends: Ends) -> None:
-    stream = SocketStream(ends.ours)
+    stream = ends.stream._connection
     await stream.send_eof()
     assert ends.theirs.recv(100) == b""
     with pytest.raises(anyio.BrokenResourceError):
