@@ -260,7 +260,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         },
         {"full": 1, "quick": 1, "smoke": 1},
         fresh=True,
-        columns=(Column("growth_kib", "growth of the process over the last 9 tenths, KiB"),),
+        columns=(Column("growth_kib", "growth of the process over the second half, KiB"),),
     ),
     "import": Scenario(
         "Import",
