@@ -20,7 +20,6 @@ import httpcore
 
 from .network import NetworkStream
 
-_OK: Final = 200
 _READ_SIZE: Final = 65536
 _MOST_MADE_UP: Final = 65536
 
@@ -71,20 +70,18 @@ def body_of(request: httpcore.Request, response: httpcore.Response) -> AsyncIter
     network: Any = _extension(response, "network_stream")
     if not isinstance(network, NetworkStream):  # it is no HTTP connection any more
         return aiter(body)
-    head, blank_line, begun = network.take_overheard().partition(b"\r\n\r\n")
+    head, _, begun = network.take_overheard().partition(b"\r\n\r\n")
     if (
         request.method == b"POST"
-        and response.status == _OK
         and _is_chunked(response)
         # What was read is this head from its start. It is not if an interim response came before,
         # or if a server had begun to answer before it was asked.
         and head.startswith(b"HTTP/1.1 200 ")
         and head.count(b"\n") == head.count(b"\r\n")  # h11 lets a head end in other ways, too
-        and blank_line
     ):
         chunks = PlainChunks()
         data = chunks.feed(begun)
-        if chunks.is_plain and chunks.tail in _TO_A_CHUNK and chunks.left <= _MOST_MADE_UP:
+        if chunks.tail in _TO_A_CHUNK and chunks.left <= _MOST_MADE_UP:
             timeouts: dict[str, Any] = _extension(request, "timeout") or {}
             return _ChunkedBody(chunks, data, network, body, timeouts.get("read"))
     return aiter(body)
@@ -92,7 +89,7 @@ def body_of(request: httpcore.Request, response: httpcore.Response) -> AsyncIter
 
 def _is_chunked(response: httpcore.Response) -> bool:
     encodings = [value for name, value in response.headers if name.lower() == b"transfer-encoding"]
-    return [encoding.lower() for encoding in encodings] == [b"chunked"]
+    return encodings == [b"chunked"]  # h11 has made it lower case
 
 
 def _extension(message: Any, name: str) -> Any:
@@ -151,9 +148,8 @@ class _ChunkedBody:
                     break
                 if data := chunks.feed(received):
                     return data
-            if not chunks.left:
-                missing, chunk = self._made_up
-                self._network.push_back(bytes(missing) + chunk + chunks.tail)
+            missing, chunk = self._made_up
+            self._network.push_back(bytes(missing) + chunk + chunks.tail)
             self._by_h11 = aiter(self._body)
         while True:
             data = await anext(self._by_h11)
