@@ -20,7 +20,11 @@ DEFAULT_MAX_DEPTH: Final = MAX_DEPTH
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """A part of a chunk or completion: immutable, and a tree, so no work for the collector."""
+    """A part of a chunk or completion: immutable, and a tree, so no work for the collector.
+
+    Of what is kept for each token, the sequences are tuples: the collector soon leaves those alone,
+    while it would go through lists again and again, and the longer the stream, the more of them.
+    """
 
 
 class TopLogprob(_Part, frozen=True):
@@ -28,7 +32,7 @@ class TopLogprob(_Part, frozen=True):
 
     token: str = ""
     logprob: float = 0.0
-    bytes: list[int] | None = None
+    bytes: tuple[int, ...] | None = None
 
 
 class LogprobToken(_Part, frozen=True):
@@ -36,8 +40,8 @@ class LogprobToken(_Part, frozen=True):
 
     token: str = ""
     logprob: float = 0.0
-    bytes: list[int] | None = None
-    top_logprobs: list[TopLogprob] | None = None
+    bytes: tuple[int, ...] | None = None
+    top_logprobs: tuple[TopLogprob, ...] | None = None
 
 
 class ChoiceLogprobs(_Part, frozen=True):

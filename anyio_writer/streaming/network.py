@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _Address: TypeAlias = tuple[int, int, int, str, Any]  # as ``socket.getaddrinfo`` gives them
 
+_ERROR: Final = (socket.SOL_SOCKET, socket.SO_ERROR)
 _HEAD_SIZE: Final = 4096
 """Bytes of one read while the head of a response is awaited: most fit, with little else."""
 
@@ -153,14 +154,13 @@ class AsyncioSocketStream(SocketStream):
         from asyncio import SelectorEventLoop  # noqa: PLC0415 - only here is it sure to be there
 
         self._loop = loop
-        # uvloop's stops watching by itself when it finds an error, and nobody is told.
-        self._stays_watched = isinstance(loop, SelectorEventLoop)
+        # uvloop's stops watching when it finds an error, even behind data, and says so to nobody.
+        self._stops_at_errors = not isinstance(loop, SelectorEventLoop)
         self._is_watched = False
         self._let_cancel = cancellation_point()
         self._reader: asyncio.Future[None] | None = None  # who waits
         self._wanted = 0  # bytes, at most
-        # Not taken yet, of a read that was cancelled meanwhile; no bytes are the end.
-        self._arrived: bytes | OSError | None = None
+        self._arrived: list[bytes | OSError] = []  # not taken yet; no bytes are the end
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """The next bytes, between one and ``max_bytes`` of them.
@@ -173,7 +173,7 @@ class AsyncioSocketStream(SocketStream):
         if self._reader is not None:
             raise anyio.BusyResourceError("reading from")
         await self._let_cancel()  # what has come ends the wait before a cancellation does
-        if self._arrived is None and not self._closed:
+        if not self._arrived and not self._closed:
             self._wanted = max_bytes
             if not self._is_watched:
                 self._is_watched = True
@@ -185,13 +185,13 @@ class AsyncioSocketStream(SocketStream):
                 self._reader = None
         if self._closed:
             raise anyio.ClosedResourceError
-        arrived, self._arrived = self._arrived, None
+        arrived = self._arrived.pop(0)
         if not arrived:
             raise anyio.EndOfStream
         if isinstance(arrived, OSError):
             raise self._failure(arrived) from arrived
-        if len(arrived) > max_bytes:  # that read had wanted more
-            self._arrived = arrived[max_bytes:]
+        if len(arrived) > max_bytes:  # it was for a read that wanted more, and was cancelled
+            self._arrived.insert(0, arrived[max_bytes:])
             return arrived[:max_bytes]
         return arrived
 
@@ -205,7 +205,7 @@ class AsyncioSocketStream(SocketStream):
     @property
     def is_readable(self) -> bool:
         """Whether a read would not wait. An idle connection that can be read has been ended."""
-        return self._arrived is not None or super().is_readable
+        return bool(self._arrived) or super().is_readable
 
     def _on_readable(self) -> None:
         reader = self._reader
@@ -213,14 +213,15 @@ class AsyncioSocketStream(SocketStream):
             self._unwatch()  # it would be found readable over and over
             return
         try:
-            self._arrived = self.socket.recv(self._wanted)
+            self._arrived.append(self.socket.recv(self._wanted))
         except BlockingIOError:  # woken for nothing
             return
         except OSError as exc:
-            self._arrived = exc
+            self._arrived.append(exc)
+        else:
+            if self._stops_at_errors and (error := self.socket.getsockopt(*_ERROR)):
+                self._arrived.append(OSError(error, os.strerror(error)))
         reader.set_result(None)
-        if not self._stays_watched:
-            self._unwatch()
 
     def _unwatch(self) -> None:
         if self._is_watched:
@@ -460,7 +461,7 @@ async def _connect(
         with suppress(BlockingIOError, InterruptedError):  # it goes on by itself
             connection.connect(target)
         await anyio.wait_writable(connection)
-        if error := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if error := connection.getsockopt(*_ERROR):
             raise OSError(error, os.strerror(error))  # noqa: TRY301
     except BaseException:
         connection.close()
