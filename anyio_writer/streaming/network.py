@@ -62,8 +62,9 @@ class SocketStream(ByteStream):
             BrokenResourceError: The connection broke.
             ClosedResourceError: This side has closed it.
         """
-        if self._has_more:
-            await checkpoint()
+        # To set up a wait takes trio as long as others take with what they were just handed, so
+        # they get their turn first.
+        await checkpoint()
         while True:
             if self._closed:
                 raise anyio.ClosedResourceError
