@@ -21,7 +21,7 @@ import httpcore
 from .network import NetworkStream
 
 _READ_SIZE: Final = 65536
-_MOST_MADE_UP: Final = 65536
+_MOST_MADE_UP: Final = 65536  # bytes of a chunk that h11 has begun; few, if it came with a head
 
 # Between two chunks, in one: the line end of the first and the size of the second.
 _BETWEEN: Final = re.compile(rb"\r\n([0-9A-Fa-f]{1,7})\r\n")

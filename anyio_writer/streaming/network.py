@@ -2,8 +2,8 @@
 
 A chunk of a paced stream is one wait and one read, so what lies between the socket and httpcore is
 part of the hot path. anyio's own socket streams are made for all uses: on asyncio each of their
-reads sets aside 256 KiB and takes two turns of the event loop. These wait for the socket and read
-it once. httpcore documents how such a backend is plugged in:
+reads sets aside 256 KiB and takes two turns of the event loop. Those here ask for what is wanted,
+once. httpcore documents how such a backend is plugged in:
 https://www.encode.io/httpcore/network-backends/
 """
 
@@ -41,6 +41,9 @@ _ERROR: Final = (socket.SOL_SOCKET, socket.SO_ERROR)
 _HEAD_SIZE: Final = 4096
 """Bytes of one read while the head of a response is awaited: most fit, with little else."""
 
+_LONGEST_HEAD: Final = 65536
+"""Bytes of what is overheard. Interim responses may go before a head, without end."""
+
 _NEXT_ATTEMPT: Final = 0.25
 """Seconds that an address has for itself before the next one is tried too (RFC 8305, 5)."""
 
@@ -52,7 +55,8 @@ class SocketStream(ByteStream):
         self.socket: Final = connected
         self._closed = False
         self._has_more = False  # as far as one can know without asking
-        self._wait_readable = current_token().backend_class.wait_readable
+        self._token = current_token()
+        self._wait_readable = self._token.backend_class.wait_readable
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """The next bytes, between one and ``max_bytes`` of them.
@@ -126,7 +130,12 @@ class SocketStream(ByteStream):
 
     @property
     def is_readable(self) -> bool:
-        """Whether a read would not wait. An idle connection that can be read has been ended."""
+        """Whether a read would not wait. An idle connection that can be read has been ended.
+
+        It counts as that, too, when the event loop that it belongs to is not this one.
+        """
+        if current_token() != self._token:
+            return True
         try:
             self.socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -177,8 +186,8 @@ class AsyncioSocketStream(SocketStream):
         if not self._arrived and not self._closed:
             self._wanted = max_bytes
             if not self._is_watched:
-                self._is_watched = True
                 self._loop.add_reader(self.socket, self._on_readable)
+                self._is_watched = True
             self._reader = self._loop.create_future()
             try:
                 await self._reader
@@ -221,8 +230,16 @@ class AsyncioSocketStream(SocketStream):
             self._arrived.append(exc)
         else:
             if self._stops_at_errors and (error := self.socket.getsockopt(*_ERROR)):
+                self._unwatch()
+                self._take_the_rest()
                 self._arrived.append(OSError(error, os.strerror(error)))
         reader.set_result(None)
+
+    def _take_the_rest(self) -> None:
+        """All that came before an error, which is to be told last."""
+        with suppress(OSError):
+            while rest := self.socket.recv(self._wanted):
+                self._arrived.append(rest)
 
     def _unwatch(self) -> None:
         if self._is_watched:
@@ -270,6 +287,8 @@ class NetworkStream(httpcore.AsyncNetworkStream):
             raise
         if self._overheard is not None:
             self._overheard += data
+            if len(self._overheard) > _LONGEST_HEAD:
+                self._overheard = None
         return data
 
     def take_overheard(self) -> bytes:
@@ -330,7 +349,7 @@ class NetworkStream(httpcore.AsyncNetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's own streams answer to the same names."""
         if info == "is_readable":  # asked of every idle connection before each request
-            return self._connection.is_readable
+            return bool(self._pushed_back) or self._connection.is_readable
         if info == "ssl_object":
             return self._stream.extra(TLSAttribute.ssl_object, None)  # noqa: S610 - no query
         ask = _OF_SOCKETS.get(info)

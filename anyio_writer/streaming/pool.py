@@ -1,7 +1,7 @@
 """httpcore's connection pool as httpx wants it: ``httpx.AsyncHTTPTransport``, but for two things.
 
-It connects with this library's own network, which httpx does not let one choose; and it hands on
-the body as httpcore gives it, without a generator of its own around every piece.
+It connects with this library's own network, which httpx does not let one choose; and it takes
+bodies in HTTP chunks apart by the read, where httpx would put a generator around each chunk.
 """
 
 from __future__ import annotations
@@ -67,9 +67,12 @@ class _Body(httpx.AsyncByteStream):
     def __init__(self, request: httpcore.Request, response: httpcore.Response) -> None:
         self._request = request
         self._response = response
+        self._iterator: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return body_of(self._request, self._response)
+        if self._iterator is None:  # who asks again goes on where the first one is
+            self._iterator = body_of(self._request, self._response)
+        return self._iterator
 
     async def aclose(self) -> None:
         """Close the response."""

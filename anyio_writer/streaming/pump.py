@@ -195,7 +195,7 @@ class Pump:
                 self._surplus = found
                 return True
             state.feed(found, events)
-            if decoder.error is not None:
+            if decoder.error is not None and not state.done_received:
                 decoder.raise_pending_error()
         return state.done_received
 
@@ -218,7 +218,8 @@ class Pump:
                 events = self._events if self._recipients else None
                 self._state.feed(surplus[start : start + _SLICE], events)
                 await self._pause()
-            self._decoder.raise_pending_error()
+            if not self._state.done_received:
+                self._decoder.raise_pending_error()
         elif len(self._events) > self._budget or self._turns > _SLICE:
             await self._pause()
 
@@ -248,7 +249,8 @@ class Pump:
         if not self._is_settled:
             self._settle()
         # Some servers close right behind the last line. What is not whole was cut off.
-        if (tail := self._decoder.pending()) is not None and _is_whole(tail):
+        is_open = not self._state.done_received
+        if is_open and (tail := self._decoder.pending()) is not None and _is_whole(tail):
             self._state.feed([tail], self._events if self._recipients else None)
         if broken is not None and not self._state.complete:
             if not isinstance(broken, StreamTruncatedError):

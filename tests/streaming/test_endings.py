@@ -265,6 +265,15 @@ async def test_limits_are_errors_and_not_memory() -> None:
         await read(chunk("a"), deep, limits=limits)
 
 
+@pytest.mark.parametrize("behind", [b"data: %b\n\n", b"data: %b"], ids=["event", "line"])
+@pytest.mark.parametrize("pieces", [1, 200])
+async def test_what_is_too_long_behind_the_end_spoils_nothing(pieces: int, behind: bytes) -> None:
+    """Nothing behind [DONE] counts, also when it comes in the same piece of the body."""
+    limits = Limits(max_event_bytes=1000)
+    body = chunk("a") * pieces + chunk(None, "stop") + DONE + behind % (b"x" * 1001)
+    assert await read(body, limits=limits) == "a" * pieces
+
+
 async def test_what_a_source_raises_is_mapped() -> None:
     with pytest.raises(APIConnectionError, match="ValueError") as caught:
         await read(chunk("a"), ValueError("boo"))

@@ -200,6 +200,20 @@ async def test_a_reset(ends: Ends, waiting: bool) -> None:
     assert str(error) == f"[Errno {errno.ECONNRESET}] {os.strerror(errno.ECONNRESET)}"
 
 
+@pytest.mark.parametrize("size", [100, 4096, 65536])
+async def test_what_came_before_a_reset_comes_first(ends: Ends, size: int) -> None:
+    sent = MUCH[:50_000]
+    ends.theirs.sendall(sent)
+    ends.reset()
+    got = b""
+    with anyio.fail_after(HANGS):
+        with pytest.raises(httpcore.ReadError, match=os.strerror(errno.ECONNRESET)):
+            while True:
+                got += await ends.stream.read(size)
+        assert got == sent
+        assert await ends.stream.read(size) == b""
+
+
 async def test_a_connection_that_times_out_is_broken(ends: Ends) -> None:
     """TCP's own limit (nothing came back for keep-alive) is not that of the read."""
 
@@ -723,6 +737,14 @@ async def test_an_idle_connection_that_can_be_read(ends: Ends, ending: str) -> N
     assert ends.stream.get_extra_info("is_readable") is True
     if ending == "data":
         assert await ends.stream.read(100, timeout=HANGS) == b"x"  # only looked at
+
+
+async def test_what_was_pushed_back_can_be_read(ends: Ends) -> None:
+    """httpcore is not to use such a connection again."""
+    ends.stream.push_back(b"junk")
+    assert ends.stream.get_extra_info("is_readable") is True
+    await ends.stream.read(100)
+    assert ends.stream.get_extra_info("is_readable") is False
 
 
 async def test_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
