@@ -365,6 +365,19 @@ async def test_closing_wakes_who_waits(
     assert str(error) == "closed by this side"
 
 
+async def test_a_write_that_begins_while_closing(ends: Ends) -> None:
+    """The socket is still there for a turn, but nothing would wake who waits for it now."""
+    async with anyio.create_task_group() as tasks:
+        with pytest.raises(BlockingIOError):
+            while True:
+                ends.ours.send(MUCH)
+        tasks.start_soon(ends.stream.aclose)
+        while not ends.stream._connection._closed:
+            await checkpoint()
+        with anyio.fail_after(HANGS), pytest.raises(httpcore.WriteError, match="closed by this"):
+            await ends.stream.write(b"x")
+
+
 @pytest.mark.parametrize("filled", [True, False])
 async def test_a_closed_connection_stays_closed(ends: Ends, filled: bool) -> None:
     ends.theirs.sendall(b"onetwo")

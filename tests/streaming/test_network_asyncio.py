@@ -128,7 +128,9 @@ async def test_asyncio_s_own_cancellation_loses_nothing(watched: Watched) -> Non
         await reading
     assert ends.ours.recvs == 1
     assert ends.stream.get_extra_info("is_readable") is True
-    assert await ends.stream.read(100, timeout=HANGS) == b"one"
+    # The next may want less.
+    assert await ends.stream.read(2, timeout=HANGS) == b"on"
+    assert await ends.stream.read(100, timeout=HANGS) == b"e"
     assert ends.ours.recvs == 1
 
 
