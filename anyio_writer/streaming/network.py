@@ -161,7 +161,7 @@ class AsyncioSocketStream(SocketStream):
 
     def __init__(self, connected: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(connected)
-        from asyncio import SelectorEventLoop  # noqa: PLC0415 - only here is it sure to be there
+        from asyncio import SelectorEventLoop  # noqa: PLC0415 - not on trio
 
         self._loop = loop
         # uvloop's stops watching when it finds an error, even behind data, and says so to nobody.
@@ -227,6 +227,7 @@ class AsyncioSocketStream(SocketStream):
         except BlockingIOError:  # woken for nothing
             return
         except OSError as exc:
+            self._unwatch()
             self._arrived.append(exc)
         else:
             if self._stops_at_errors and (error := self.socket.getsockopt(*_ERROR)):

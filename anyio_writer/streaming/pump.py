@@ -36,16 +36,8 @@ class Pump:
     __slots__ = (
         *("_budget", "_chunk_count", "_deadlines", "_decoder", "_events", "_failure", "_fanout"),
         *("_has_content", "_head", "_is_settled", "_last_chunk", "_now", "_recipients"),
-        *(
-            "_settings",
-            "_source",
-            "_state",
-            "_surplus",
-            "_turns",
-            "bytes_received",
-            "has_lost_events",
-        ),
-        "is_waiting",
+        *("_settings", "_source", "_state", "_surplus", "_turns"),
+        *("bytes_received", "has_lost_events", "is_waiting"),
     )
 
     def __init__(

@@ -198,6 +198,7 @@ async def test_a_reset(ends: Ends, waiting: bool) -> None:
     (error,) = got
     assert isinstance(error, httpcore.ReadError)
     assert str(error) == f"[Errno {errno.ECONNRESET}] {os.strerror(errno.ECONNRESET)}"
+    assert await ends.stream.read(100, timeout=HANGS) == b""
 
 
 @pytest.mark.parametrize("size", [100, 4096, 65536])
