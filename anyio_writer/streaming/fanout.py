@@ -29,7 +29,7 @@ _MOST_AT_ONCE: Final = 1024
 """How many events are gathered at the most before they are handed on."""
 
 _FAIR_SHARE: Final = 64
-"""How many buffered events one task takes before all others get a turn."""
+"""After how many buffered events all other tasks get a turn; more are not taken one by one."""
 
 _SOON: Final = 0.1
 """After how many seconds of waiting for a consumer one looks whether it is garbage."""
@@ -160,9 +160,14 @@ class Inbox:
         """Whether there is a batch to take."""
         return self._waiting > 0
 
-    def take(self) -> Batch:
-        """The oldest batch; only when there is one."""
-        batch = self._batches.pop(0)
+    def take(self, most: int | None = None) -> Batch:
+        """The oldest batch, or the first ``most`` events of it; only when there is one."""
+        batch = self._batches[0]
+        if most is None or len(batch) <= most:
+            del self._batches[0]
+        else:
+            self._batches[0] = batch[most:]  # other channels have the same one
+            batch = batch[:most]
         self._waiting -= len(batch)
         if self._room is not None:
             self._room.set()
@@ -210,7 +215,7 @@ class Subscription(Generic[E]):
         self._inbox = inbox
         self._read_snapshot = snapshot
         self._batch: list[E] = []  # taken from the channel, not yet given out; the oldest last
-        self._turn = 0
+        self._taken = 0  # events since all other tasks last had a turn
         self._let_cancel = cancellation_point()
 
     def __repr__(self) -> str:
@@ -259,12 +264,11 @@ class Subscription(Generic[E]):
         # cancellation can lose any.
         batch = self._batch
         while batch:
-            self._turn += 1  # _pause(), without the cost of a call for each event
-            await (self._let_cancel() if self._turn % _FAIR_SHARE else checkpoint())
+            await self._let_cancel()
             if batch:  # another task may have taken the last one meanwhile
                 return batch.pop()
         # While this task waited, another may have taken a batch: an older one.
-        batch[:0] = (await self._next_batch())[::-1]
+        batch[:0] = (await self._next_batch(_FAIR_SHARE))[::-1]
         return batch.pop()
 
     def batches(self) -> AsyncIterator[list[E]]:
@@ -287,14 +291,16 @@ class Subscription(Generic[E]):
             while True:
                 await self._next_batch()
 
-    async def _next_batch(self) -> list[E]:
+    async def _next_batch(self, most: int | None = None) -> list[E]:
         inbox = self._inbox
         self._feeder.demand()
         waited = False
         while True:
             if inbox.is_ready:
                 if waited:
-                    return inbox.take()
+                    batch = inbox.take(most)
+                    self._taken += len(batch)
+                    return batch
                 await self._pause()
                 waited = True
             elif inbox.is_ended or not inbox.is_open:
@@ -305,6 +311,7 @@ class Subscription(Generic[E]):
                 self._raise_end()
             else:
                 await inbox.wait_ready()
+                self._taken = 0
                 waited = True
 
     def _raise_end(self) -> None:
@@ -320,10 +327,10 @@ class Subscription(Generic[E]):
 
     async def _pause(self) -> None:
         """Let a cancellation in; now and then give all other tasks a turn."""
-        self._turn += 1
-        if self._turn % _FAIR_SHARE:
+        if self._taken < _FAIR_SHARE:
             await self._let_cancel()
         else:
+            self._taken = 0
             await checkpoint()
 
 

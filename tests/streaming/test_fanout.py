@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections import Counter
 from typing import Any
 
 import anyio
@@ -262,6 +263,43 @@ async def test_two_tasks_share_a_subscription() -> None:
             stream.start_soon(slowly, shared, mine)
     together = sorted(got[0] + got[1], key=lambda event: int(event.delta))
     assert texts(together) == "".join(WORDS)
+
+
+@pytest.mark.parametrize("per_read", [1, 30, 1000])
+async def test_what_is_buffered_is_not_taken_without_a_turn_for_others(per_read: int) -> None:
+    chunks = [*(chunk("word ") for _ in range(1000)), chunk(None, "stop")]
+    reads = [b"".join(chunks[start : start + per_read]) for start in range(0, 1001, per_read)]
+    turns, at_turn = 0, []
+
+    async def others(scope: anyio.CancelScope) -> None:
+        nonlocal turns
+        with scope:
+            while True:
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+
+    async with chat_stream_from(Body(*reads)) as stream:
+        consumer = stream.subscribe(max_buffer=10_000)
+        await stream.until_done()
+        scope = anyio.CancelScope()
+        stream.start_soon(others, scope)
+        async for _ in consumer:
+            at_turn.append(turns)
+        scope.cancel()
+    assert len(at_turn) > 2000
+    # Fewer than 128 at a time, and trio may let a task run twice before another.
+    assert max(Counter(at_turn).values()) < 256
+
+
+async def test_a_read_taken_partly_one_by_one_and_then_in_batches() -> None:
+    async with chat_stream_from(Body(b"".join(SCRIPT * 5))) as stream:
+        consumer, beside = stream.subscribe(), stream.subscribe()
+        got = [await anext(consumer) for _ in range(3)]
+        async for batch in consumer.batches():
+            got += batch
+            if len(got) < 150:
+                got.append(await anext(consumer))
+        assert got == [event async for event in beside]
 
 
 # After the end, after an error, after close(): each has one outcome.
