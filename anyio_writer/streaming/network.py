@@ -24,7 +24,6 @@ import httpcore
 from anyio.abc import ByteStream
 from anyio.lowlevel import (
     cancel_shielded_checkpoint,
-    checkpoint,
     checkpoint_if_cancelled,
     current_token,
 )
@@ -56,7 +55,9 @@ class SocketStream(ByteStream):
         self._closed = False
         self._has_more = False  # as far as one can know without asking
         self._token = current_token()
-        self._wait_readable = self._token.backend_class.wait_readable
+        backend = self._token.backend_class  # of anyio's: to look for it takes as long as its work
+        self._turn = backend.checkpoint
+        self._wait_readable = backend.wait_readable
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """The next bytes, between one and ``max_bytes`` of them.
@@ -67,8 +68,10 @@ class SocketStream(ByteStream):
             ClosedResourceError: This side has closed it.
         """
         # To set up a wait takes trio as long as others take with what they were just handed, so
-        # they get their turn first.
-        await checkpoint()
+        # they get their turn first. It is the next one, which trio may begin with this task.
+        await self._turn()
+        if not self._has_more:
+            await self._turn()
         while True:
             if self._closed:
                 raise anyio.ClosedResourceError

@@ -151,6 +151,36 @@ async def test_a_buffer_that_was_filled_is_followed_by_a_read(waiting_ends: Ends
     assert got == [b"ten"]
 
 
+async def test_what_was_read_gets_to_its_consumer_before_the_next_wait(waiting_ends: Ends) -> None:
+    """To set up a wait takes trio as long as the consumer, so that would double the time to it."""
+    connection = waiting_ends.stream._connection
+    wait_readable = anyio.wait_readable
+    order: list[str] = []
+
+    def noted(sock: socket.socket) -> Awaitable[None]:
+        order.append("wait")
+        return wait_readable(sock)
+
+    connection._wait_readable = noted  # type: ignore[assignment]
+    send, receive = anyio.create_memory_object_stream[bytes](1)
+
+    async def consume() -> None:
+        async for _ in receive:
+            order.append("consumed")
+            await wait_all_tasks_blocked()
+            waiting_ends.theirs.sendall(b"token")
+
+    with anyio.fail_after(HANGS), send, receive:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(consume)
+            waiting_ends.theirs.sendall(b"token")
+            for _ in range(30):
+                send.send_nowait(await waiting_ends.stream.read(100))
+            await waiting_ends.stream.read(100)
+            send.close()
+    assert order == ["wait", "consumed"] * 30 + ["wait"]
+
+
 async def test_being_woken_for_nothing(waiting_ends: Ends) -> None:
     ends = waiting_ends
     connection = ends.stream._connection
