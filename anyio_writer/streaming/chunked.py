@@ -13,8 +13,8 @@ knows whether the connection can be used again.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from typing import Any, Final, Self
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from typing import Any, Final
 
 import httpcore
 
@@ -83,7 +83,7 @@ def body_of(request: httpcore.Request, response: httpcore.Response) -> AsyncIter
         data = chunks.feed(begun)
         if chunks.tail in _TO_A_CHUNK and chunks.left <= _MOST_MADE_UP:
             timeouts: dict[str, Any] = _extension(request, "timeout") or {}
-            return _ChunkedBody(chunks, data, network, body, timeouts.get("read"))
+            return _by_the_read(chunks, data, network, body, timeouts.get("read"))
     return aiter(body)
 
 
@@ -96,64 +96,35 @@ def _extension(message: Any, name: str) -> Any:
     return message.extensions.get(name)
 
 
-class _ChunkedBody:
+async def _by_the_read(
+    chunks: PlainChunks,
+    data: bytes,
+    network: NetworkStream,
+    body: AsyncIterable[bytes],
+    timeout: float | None,  # noqa: ASYNC109 - of each read
+) -> AsyncGenerator[bytes]:
     """What comes from the network as long as it is plain, then what h11 makes of the rest.
 
-    When h11 takes over, it is where the body began, with what came along with the head. What comes
-    next is to follow a chunk. So the chunk that h11 is in gets its missing bytes; between two
-    chunks it gets one of its own. Both are made up, and what h11 gives for them is left out, as is
-    what was given out before.
+    When h11 takes over, it is where the body began, with what came along with the head (``data``).
+    What comes next is to follow a chunk. So the chunk that h11 is in gets its missing bytes;
+    between two chunks it gets one of its own. Both are made up, and what h11 gives for them is left
+    out, as is what was given out before.
+
+    No piece is kept while the next one is awaited: many streams may wait long.
     """
-
-    __slots__ = (
-        "_body",
-        "_by_h11",
-        "_chunks",
-        "_data",
-        "_made_up",
-        "_network",
-        "_skip",
-        "_timeout",
-    )
-
-    def __init__(
-        self,
-        chunks: PlainChunks,
-        data: bytes,
-        network: NetworkStream,
-        body: Any,
-        timeout: float | None,
-    ) -> None:
-        self._chunks = chunks
-        self._data = data  # came with the head
-        self._network = network
-        self._timeout = timeout
-        self._body = body
-        self._by_h11: AsyncIterator[bytes] | None = None
-        self._made_up = chunks.left, _TO_A_CHUNK[chunks.tail]
-        self._skip = len(data) + chunks.left + bool(chunks.tail)  # bytes that are left out
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if data := self._data:
-            self._data = b""
-            return data
-        if self._by_h11 is None:
-            chunks = self._chunks
-            while chunks.is_plain:
-                received = await self._network.read(_READ_SIZE, self._timeout)
-                if not received:  # the connection's end, not the body's; h11 will see it, too
-                    break
-                if data := chunks.feed(received):
-                    return data
-            missing, chunk = self._made_up
-            self._network.push_back(bytes(missing) + chunk + chunks.tail)
-            self._by_h11 = aiter(self._body)
-        while True:
-            data = await anext(self._by_h11)
-            skipped = min(self._skip, len(data))
-            self._skip -= skipped
-            if data := data[skipped:]:
-                return data
+    missing, chunk = chunks.left, _TO_A_CHUNK[chunks.tail]
+    left_out = len(data) + missing + bool(chunks.tail)
+    if data:
+        yield data
+    del data
+    # Nothing more is the connection's end, not the body's; h11 will see it, too.
+    while chunks.is_plain and (received := await network.read(_READ_SIZE, timeout)):
+        if data := chunks.feed(received):
+            yield data
+        del data, received
+    network.push_back(bytes(missing) + chunk + chunks.tail)
+    async for data in body:
+        skipped = min(left_out, len(data))
+        left_out -= skipped
+        if data := data[skipped:]:
+            yield data

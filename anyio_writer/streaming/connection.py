@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Mapping
-from contextlib import suppress
-from types import AsyncGeneratorType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 
@@ -21,6 +18,7 @@ from ..errors import (
     status_error_class,
 )
 from ..protocol.json import is_array, is_object, parse_json
+from .body import Body
 from .deadlines import Deadlines
 from .http import (
     Client,
@@ -45,7 +43,6 @@ _REQUEST_ID_HEADERS: Final = (
 _SUCCESS: Final = range(200, 300)
 _SAME_METHOD_REDIRECTS: Final = (307, 308)
 _MAX_REDIRECTS: Final = 5
-_MOST_BUFFERED: Final = 20_000  # more than one read of a socket can hold
 _SHORTEST_SECRET: Final = 8  # "test" is no secret, and stands in many a sentence
 
 
@@ -110,7 +107,7 @@ class IterableSource:
     request = None
 
     def __init__(self, source: AsyncIterable[bytes]) -> None:
-        self._body = _Body(aiter(source))
+        self._body = Body(aiter(source))
 
     async def open(self, deadlines: Deadlines) -> None:
         """Nothing has to be opened."""
@@ -187,7 +184,7 @@ class HTTPSource:
             extra_headers,
         )
         self._query = extra_query
-        self._body = _Body()
+        self._body = Body()
 
     async def open(self, deadlines: Deadlines) -> None:
         """Send the request, again if need be, until a response with status 2xx is there.
@@ -267,7 +264,7 @@ class HTTPSource:
                 )
             self.response = response
             if response.status_code in _SUCCESS:
-                self._body = _body_of(response)
+                self._body = Body.of(response)
                 return
             target = response.next_request
             redirects += 1
@@ -287,7 +284,7 @@ class HTTPSource:
 
     async def _status_error(self, response: httpx.Response) -> APIStatusError:
         data = b""
-        body = self._body = _body_of(response)
+        body = self._body = Body.of(response)
         with anyio.move_on_after(self._limits.error_body_time):
             try:
                 with translated_errors():
@@ -319,82 +316,6 @@ class HTTPSource:
             await self._body.aclose()
             if self.response is not None:
                 await self.response.aclose()
-
-
-class _Body:
-    """The bytes of a response, read one by one and given back cleanly at any point."""
-
-    def __init__(
-        self, iterator: AsyncIterator[bytes] | None = None, *, below: _Body | None = None
-    ) -> None:
-        self._iterator = iterator
-        self._below = below  # what the iterator reads from, where that needs closing, too
-        self._started = False
-
-    async def read(self) -> bytes:
-        """The next bytes; empty at the end."""
-        self._started = True
-        while self._iterator is not None:
-            try:
-                if data := await anext(self._iterator):
-                    return data
-            except BaseException as exc:
-                self._iterator = None  # whatever leaves an iterator has ended it
-                if isinstance(exc, StopAsyncIteration):
-                    break
-                raise
-        return b""
-
-    def pieces(self) -> AsyncIterator[bytes]:
-        """What is read from, to be iterated directly where that makes no difference."""
-        iterator = self._iterator
-        if not isinstance(iterator, AsyncGeneratorType):
-            return self
-        self._started = True
-        return iterator  # pyright: ignore[reportUnknownVariableType]
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if data := await self.read():
-            return data
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        """Unwind the iterator if it is a generator; other kinds belong to whoever made them."""
-        try:
-            await self._unwind()
-        finally:
-            if self._below is not None:
-                await self._below.aclose()
-
-    async def _unwind(self) -> None:
-        iterator: object = self._iterator
-        self._iterator = None
-        if not inspect.isasyncgen(iterator) or iterator.ag_frame is None:  # it has ended
-            return
-        # The HTTP library stacks several generators, and closing the outermost leaves the inner
-        # ones to the garbage collector. Going on in a cancelled scope unwinds them all.
-        if self._started:
-            with anyio.CancelScope() as scope:
-                scope.cancel()
-                with suppress(Exception):  # it is being thrown away
-                    for _ in range(_MOST_BUFFERED):  # what has arrived already comes first
-                        await anext(iterator)
-        await iterator.aclose()
-
-
-def _body_of(response: Any) -> _Body:
-    if response.is_stream_consumed:
-        return _Body(aiter(response.aiter_bytes()))
-    raw = _Body(aiter(response.stream))
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("", "identity"):
-        return raw
-    # When decoding fails, the library's own generator of raw bytes would be left half-way.
-    response.aiter_raw = lambda: raw
-    return _Body(aiter(response.aiter_bytes()), below=raw)
 
 
 def _without(secret: str, value: Any) -> Any:

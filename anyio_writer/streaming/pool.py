@@ -13,6 +13,7 @@ from typing import Any, Final
 import httpcore
 import httpx
 
+from .body import DIRECT
 from .chunked import body_of
 from .network import NetworkBackend
 
@@ -51,11 +52,13 @@ class PoolTransport(httpx.AsyncBaseTransport):
             extensions=request.extensions,
         )
         response = await self._pool.handle_async_request(sent)
+        body = _Body(sent, response)
+        extensions: Any = response.extensions  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         return httpx.Response(
             response.status,
             headers=response.headers,
-            stream=_Body(sent, response),
-            extensions=response.extensions,  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+            stream=body,
+            extensions={**extensions, DIRECT: body},
         )
 
     async def aclose(self) -> None:

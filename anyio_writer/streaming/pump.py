@@ -140,6 +140,7 @@ class Pump:
             except Exception as exc:  # noqa: BLE001 - raised by ``_attend``
                 self._failure = exc
                 return False
+            del piece, data  # the wait for the next one may be long
             if is_urgent or len(self._events) > self._budget or self._turns > _SLICE:
                 return False
         return True

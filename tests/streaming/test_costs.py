@@ -7,18 +7,22 @@ import gc
 import sys
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 import trio
+from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
-from anyio_writer import ChatCompletionStream, chat_stream_from
+from anyio_writer import AsyncWriter, ChatCompletionStream, chat_stream_from
 from anyio_writer.protocol import chunks, state
+from anyio_writer.streaming.chunked import PlainChunks
 from anyio_writer.streaming.deadlines import Deadlines
 from anyio_writer.streaming.pump import Pump
-from anyio_writer.testing import sse_event, writer_chunks
+from anyio_writer.testing import ChatServer, Hold, Reply, sse_event, writer_chunks
 
 TOKENS = 998
 CHUNKS = TOKENS + 2
@@ -246,3 +250,67 @@ async def test_no_more_is_held_than_the_text_and_one_read(rounds: int) -> None:
         tracemalloc.stop()
     assert peak - held < 6 * PER_READ * len(BODY[1])
     assert (held - before) / len(body) < len(BODY[1]) / 2
+
+
+class Handed:
+    """Gives its pieces away, keeps none, and then has nothing more for long."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces[::-1]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await checkpoint()
+        if not self._pieces:
+            await anyio.sleep_forever()
+        return self._pieces.pop()
+
+
+def references(pieces: list[bytes]) -> list[int]:
+    """How often each is referred to. The empty one is shared by everybody."""
+    return [sys.getrefcount(piece) for piece in pieces if piece]
+
+
+@asynccontextmanager
+async def all_read(stream: ChatCompletionStream[None], size: int) -> AsyncGenerator[None]:
+    """All that there is for now is consumed, and more is awaited."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(iterate, stream)
+        while stream.bytes_received < size:
+            await checkpoint()
+        await wait_all_tasks_blocked()
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_waiting_stream_keeps_no_piece_of_its_body() -> None:
+    """Thousands may be open, and a model may think for minutes."""
+    pieces = [b"".join(BODY[:3]), b"".join(BODY[3:6])]
+    alone = references(pieces)
+    async with chat_stream_from(Handed(pieces)) as stream:
+        async with all_read(stream, sum(map(len, pieces))):
+            assert references(pieces) == alone
+
+
+async def test_a_waiting_response_keeps_none_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[bytes] = []
+    feed = PlainChunks.feed
+
+    def noted(chunks: PlainChunks, received: bytes) -> bytes:
+        taken.append(feed(chunks, received))
+        return taken[-1]
+
+    monkeypatch.setattr(PlainChunks, "feed", noted)
+    reply = Reply(body=[*BODY[:3], Hold(anyio.Event())])
+    async with (
+        ChatServer(reply) as server,
+        AsyncWriter(api_key="key", base_url=server.url) as writer,
+    ):
+        async with writer.chat.stream(
+            model="m", messages=[{"role": "user", "content": "Hello"}]
+        ) as stream:
+            async with all_read(stream, sum(map(len, BODY[:3]))):
+                assert b"".join(taken) == b"".join(BODY[:3])
+                assert {*references(taken)} == {*references([bytes(2)])}
