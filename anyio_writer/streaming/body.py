@@ -85,6 +85,8 @@ class Body:
         self._iterator = None
         if not inspect.isasyncgen(iterator) or iterator.ag_frame is None:  # it has ended
             return
+        if iterator.ag_running:  # by somebody else, to whom it was given, too
+            return
         # The HTTP library stacks several generators, and closing the outermost leaves the inner
         # ones to the garbage collector. Going on in a cancelled scope unwinds them all.
         if self._started:

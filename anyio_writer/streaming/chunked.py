@@ -110,7 +110,7 @@ async def _by_the_read(
     between two chunks it gets one of its own. Both are made up, and what h11 gives for them is left
     out, as is what was given out before.
 
-    No piece is kept while the next one is awaited: many streams may wait long.
+    No plain piece is kept while the next one is awaited: many streams may wait long.
     """
     missing, chunk = chunks.left, _TO_A_CHUNK[chunks.tail]
     left_out = len(data) + missing + bool(chunks.tail)
@@ -123,6 +123,7 @@ async def _by_the_read(
             yield data
         del data, received
     network.push_back(bytes(missing) + chunk + chunks.tail)
+    del chunks
     async for data in body:
         skipped = min(left_out, len(data))
         left_out -= skipped

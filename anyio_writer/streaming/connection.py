@@ -313,9 +313,11 @@ class HTTPSource:
 
     async def _close_response(self) -> None:
         with anyio.move_on_after(self._limits.cleanup_time, shield=True):
-            await self._body.aclose()
-            if self.response is not None:
-                await self.response.aclose()
+            try:
+                await self._body.aclose()
+            finally:
+                if self.response is not None:
+                    await self.response.aclose()
 
 
 def _without(secret: str, value: Any) -> Any:

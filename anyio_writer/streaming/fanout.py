@@ -272,7 +272,10 @@ class Subscription(Generic[E]):
         return batch.pop()
 
     def batches(self) -> AsyncIterator[list[E]]:
-        """The same events in lists, one list per read of the response, never empty."""
+        """The same events in lists, one list per read of the response, never empty.
+
+        A read that was begun one by one may end in two lists.
+        """
         return Batches(self)
 
     async def next_batch(self) -> list[E]:
@@ -282,7 +285,11 @@ class Subscription(Generic[E]):
             if batch := self._batch[::-1]:
                 self._batch.clear()
                 return batch
-        return list(await self._next_batch())  # other consumers have the same one
+        batch = await self._next_batch()  # other consumers have the same one
+        # While this task waited, another may have taken an older one.
+        older = self._batch[::-1]
+        self._batch.clear()
+        return older + batch
 
     async def discard_all(self) -> None:
         """Take and drop what comes until the stream ends; sharing it with who else reads."""

@@ -178,7 +178,10 @@ class Feed(ABC, Generic[Ev]):
         return await anext(self._own_consumer())
 
     def batches(self) -> AsyncIterator[list[Ev]]:
-        """The same events in lists, one list per read of the response, never empty."""
+        """The same events in lists, one list per read of the response, never empty.
+
+        A read that was begun one by one may end in two lists.
+        """
         return self._own_consumer().batches()
 
     async def until_done(self) -> Self:

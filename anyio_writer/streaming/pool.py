@@ -1,7 +1,8 @@
-"""httpcore's connection pool as httpx wants it: ``httpx.AsyncHTTPTransport``, but for two things.
+"""httpcore's connection pool as httpx wants it: ``httpx.AsyncHTTPTransport``, but for three things.
 
-It connects with this library's own network, which httpx does not let one choose; and it takes
-bodies in HTTP chunks apart by the read, where httpx would put a generator around each chunk.
+It connects with this library's own network, which httpx does not let one choose. It takes bodies in
+HTTP chunks apart by the read, where httpx would put a generator around each chunk. And it gives
+bodies out without the generator that httpx would put around each of them.
 """
 
 from __future__ import annotations
@@ -70,12 +71,13 @@ class _Body(httpx.AsyncByteStream):
     def __init__(self, request: httpcore.Request, response: httpcore.Response) -> None:
         self._request = request
         self._response = response
-        self._iterator: AsyncIterator[bytes] | None = None
+        self._is_read = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._iterator is None:  # who asks again goes on where the first one is
-            self._iterator = body_of(self._request, self._response)
-        return self._iterator
+        if self._is_read:
+            raise httpx.StreamConsumed
+        self._is_read = True
+        return body_of(self._request, self._response)
 
     async def aclose(self) -> None:
         """Close the response."""

@@ -241,10 +241,12 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
         finally:
             if not self._is_ended:  # cancelled from outside
                 self._end(scope, self._outcome())
-            with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
-                await self._source.aclose()
-            scope.opened.set()
-            scope.finished.set()
+            try:
+                with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
+                    await self._source.aclose()
+            finally:
+                scope.opened.set()
+                scope.finished.set()
 
     def _outcome(self) -> WriterError | None:
         """What is to be said of a stream that was stopped."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -42,6 +43,8 @@ from anyio_writer.testing import (
 from tests.streaming.helpers import REQUEST, STALL, Body, chunk, client_for
 
 FIRST = sse_event(writer_chunks("Hello there")[1])
+
+QUESTION: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 
 pytestmark = pytest.mark.uvloop
 
@@ -255,6 +258,88 @@ async def test_a_hanging_close_does_not_hold_the_exit_up() -> None:
             open_chat_stream(**REQUEST, client=client, limits=Limits(cleanup_time=0.02)) as stream,
         ):
             await anext(stream)
+
+
+@pytest.mark.parametrize("how", ["leave", "close"])
+async def test_a_body_is_read_by_its_stream_alone(how: str) -> None:
+    """Who else tries is told so, and neither the block nor its connection suffers."""
+    raised: list[Exception] = []
+
+    async def read(response: Any) -> None:
+        try:
+            await response.aread()
+        except Exception as exc:
+            raised.append(exc)
+
+    replies = Reply(body=[FIRST, Stall()]), text_reply("Hello")
+    async with (
+        ChatServer(*replies) as server,
+        AsyncWriter(api_key="key", base_url=server.url, max_connections=1) as writer,
+        anyio.create_task_group() as tasks,
+    ):
+        with anyio.fail_after(10):
+            async with writer.chat.stream(**QUESTION) as stream:
+                await anext(stream)
+                tasks.start_soon(read, stream.response)
+                await wait_all_tasks_blocked()
+                if how == "close":
+                    await stream.close()
+            async with writer.chat.stream(**QUESTION) as stream:
+                assert await stream.get_final_text() == "Hello"
+    assert [type(exc) for exc in raised] == [httpx.StreamConsumed]
+
+
+async def test_a_generator_that_somebody_else_runs_is_left_to_them() -> None:
+    got: list[bytes] = []
+    go = anyio.Event()
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        await go.wait()
+        yield FIRST
+
+    async def read(generator: AsyncGenerator[bytes]) -> None:
+        got.append(await anext(generator))
+
+    async with anyio.create_task_group() as tasks:
+        generator = pieces()
+        async with chat_stream_from(generator):
+            tasks.start_soon(read, generator)
+            await wait_all_tasks_blocked()
+        go.set()
+    assert got == [FIRST]
+    await generator.aclose()
+
+
+class Clinging(httpx.AsyncByteStream):
+    """A body that cannot be closed."""
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        yield FIRST
+        await anyio.sleep_forever()
+
+    async def aclose(self) -> None:
+        raise Boom
+
+
+async def test_a_response_that_fails_to_close_leaves_nobody_waiting() -> None:
+    closed = anyio.Event()
+
+    async def close(stream: ChatCompletionStream[Any]) -> None:
+        with suppress(WriterError):
+            await stream.close()
+        closed.set()
+
+    answer = httpx.Response(200, stream=Clinging())
+    client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: answer))
+    async with client, anyio.create_task_group() as outside:
+        with anyio.fail_after(10):
+            with pytest.raises(BaseExceptionGroup) as raised:
+                async with open_chat_stream(client=client, **REQUEST) as stream:
+                    await anext(stream)
+                    outside.start_soon(close, stream)
+                    await anyio.sleep_forever()
+            await closed.wait()
+    assert raised.group_contains(Boom)
 
 
 async def test_waiting_consumers_in_other_tasks_are_told_when_the_block_ends() -> None:

@@ -302,6 +302,26 @@ async def test_a_read_taken_partly_one_by_one_and_then_in_batches() -> None:
         assert got == [event async for event in beside]
 
 
+async def test_one_task_that_reads_in_batches_beside_one_that_does_not_gets_them_in_order() -> None:
+    got: list[int] = []
+
+    async def one(consumer: Subscription[ContentDeltaEvent]) -> None:
+        await anext(consumer)
+
+    async def in_batches(consumer: Subscription[ContentDeltaEvent]) -> None:
+        async for batch in consumer.batches():
+            got.extend(int(event.delta) for event in batch)
+
+    body = b"".join([*(chunk(f"{number} ") for number in range(100)), chunk(None, "stop")])
+    async with chat_stream_from(Body(body)) as stream:
+        shared = stream.subscribe(ContentDeltaEvent)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one, shared)
+            tasks.start_soon(in_batches, shared)
+    assert got == sorted(got)
+    assert len(got) == 99
+
+
 # After the end, after an error, after close(): each has one outcome.
 
 
