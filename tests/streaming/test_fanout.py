@@ -306,7 +306,8 @@ async def test_one_task_that_reads_in_batches_beside_one_that_does_not_gets_them
     got: list[int] = []
 
     async def one(consumer: Subscription[ContentDeltaEvent]) -> None:
-        await anext(consumer)
+        async for _ in consumer:
+            break
 
     async def in_batches(consumer: Subscription[ContentDeltaEvent]) -> None:
         async for batch in consumer.batches():
@@ -319,7 +320,7 @@ async def test_one_task_that_reads_in_batches_beside_one_that_does_not_gets_them
             tasks.start_soon(one, shared)
             tasks.start_soon(in_batches, shared)
     assert got == sorted(got)
-    assert len(got) == 99
+    assert len(got) in (99, 100)  # trio may begin with either
 
 
 # After the end, after an error, after close(): each has one outcome.
