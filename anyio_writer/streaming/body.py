@@ -62,7 +62,7 @@ class Body:
         if not isinstance(iterator, AsyncGeneratorType):
             return self
         self._started = True
-        return iterator  # pyright: ignore[reportUnknownVariableType]
+        return iterator  # pyright: ignore[reportUnknownVariableType] - and mypy's isasyncgen() fails
 
     def __aiter__(self) -> Self:
         return self

@@ -101,7 +101,7 @@ async def _by_the_read(
     data: bytes,
     network: NetworkStream,
     body: AsyncIterable[bytes],
-    timeout: float | None,  # noqa: ASYNC109 - of each read
+    read_timeout: float | None,
 ) -> AsyncGenerator[bytes]:
     """What comes from the network as long as it is plain, then what h11 makes of the rest.
 
@@ -118,7 +118,7 @@ async def _by_the_read(
         yield data
     del data
     # Nothing more is the connection's end, not the body's; h11 will see it, too.
-    while chunks.is_plain and (received := await network.read(_READ_SIZE, timeout)):
+    while chunks.is_plain and (received := await network.read(_READ_SIZE, read_timeout)):
         if data := chunks.feed(received):
             yield data
         del data, received

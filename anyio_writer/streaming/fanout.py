@@ -29,7 +29,7 @@ _MOST_AT_ONCE: Final = 1024
 """How many events are gathered at the most before they are handed on."""
 
 _FAIR_SHARE: Final = 64
-"""After how many buffered events all other tasks get a turn; more are not taken one by one."""
+"""After how many buffered events all other tasks get a turn, and how many are taken at once."""
 
 _SOON: Final = 0.1
 """After how many seconds of waiting for a consumer one looks whether it is garbage."""
@@ -282,14 +282,12 @@ class Subscription(Generic[E]):
         """The next events as a list, never empty."""
         while self._batch:
             await self._pause()
-            if batch := self._batch[::-1]:
-                self._batch.clear()
+            if batch := self._take_left():
                 return batch
-        batch = await self._next_batch()  # other consumers have the same one
-        # While this task waited, another may have taken an older one.
-        older = self._batch[::-1]
-        self._batch.clear()
-        return older + batch
+        batch = await self._next_batch()
+        # While this task waited, another may have taken an older one. The sum is a new list:
+        # other consumers have the same batch.
+        return self._take_left() + batch
 
     async def discard_all(self) -> None:
         """Take and drop what comes until the stream ends; sharing it with who else reads."""
@@ -312,14 +310,19 @@ class Subscription(Generic[E]):
                 waited = True
             elif inbox.is_ended or not inbox.is_open:
                 await checkpoint()
-                if batch := self._batch[::-1]:  # a task took these and has not given them out
-                    self._batch.clear()
+                if batch := self._take_left():
                     return batch
                 self._raise_end()
             else:
                 await inbox.wait_ready()
                 self._taken = 0
                 waited = True
+
+    def _take_left(self) -> list[E]:
+        """What a task has taken from the channel and not given out, the oldest first."""
+        left = self._batch[::-1]
+        self._batch.clear()
+        return left
 
     def _raise_end(self) -> None:
         inbox = self._inbox

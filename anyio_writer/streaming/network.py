@@ -68,7 +68,7 @@ class SocketStream(ByteStream):
             ClosedResourceError: This side has closed it.
         """
         # To set up a wait takes trio as long as others take with what they were just handed, so
-        # they get their turn first. It is the next one, which trio may begin with this task.
+        # they go first. They run in its next turn, which may begin with this task: hence two.
         await self._turn()
         if not self._has_more:
             await self._turn()

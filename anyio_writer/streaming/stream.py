@@ -196,7 +196,10 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
 
     @property
     def response(self) -> httpx.Response | None:
-        """The response: status and headers. None for a stream that is not from HTTP."""
+        """The response: status and headers. None for a stream that is not from HTTP.
+
+        Its body is for the stream alone to read.
+        """
         return self._source.response
 
     @property

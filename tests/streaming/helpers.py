@@ -76,8 +76,5 @@ def client_for(*bodies: Body | httpx.Response) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.MockTransport(answer))
 
 
-REQUEST: dict[str, Any] = {
-    "api_key": "key",
-    "model": "m",
-    "messages": [{"role": "user", "content": "Hello"}],
-}
+QUESTION: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+REQUEST: dict[str, Any] = {"api_key": "key", **QUESTION}

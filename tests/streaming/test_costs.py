@@ -23,6 +23,7 @@ from anyio_writer.streaming.chunked import PlainChunks
 from anyio_writer.streaming.deadlines import Deadlines
 from anyio_writer.streaming.pump import Pump
 from anyio_writer.testing import ChatServer, Hold, Reply, sse_event, writer_chunks
+from tests.streaming.helpers import QUESTION
 
 TOKENS = 998
 CHUNKS = TOKENS + 2
@@ -308,9 +309,7 @@ async def test_a_waiting_response_keeps_none_either(monkeypatch: pytest.MonkeyPa
         ChatServer(reply) as server,
         AsyncWriter(api_key="key", base_url=server.url) as writer,
     ):
-        async with writer.chat.stream(
-            model="m", messages=[{"role": "user", "content": "Hello"}]
-        ) as stream:
+        async with writer.chat.stream(**QUESTION) as stream:
             async with all_read(stream, sum(map(len, BODY[:3]))):
                 assert b"".join(taken) == b"".join(BODY[:3])
                 assert {*references(taken)} == {*references([bytes(2)])}

@@ -40,11 +40,9 @@ from anyio_writer.testing import (
     text_reply,
     writer_chunks,
 )
-from tests.streaming.helpers import REQUEST, STALL, Body, chunk, client_for
+from tests.streaming.helpers import QUESTION, REQUEST, STALL, Body, chunk, client_for
 
 FIRST = sse_event(writer_chunks("Hello there")[1])
-
-QUESTION: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 
 pytestmark = pytest.mark.uvloop
 
