@@ -214,3 +214,9 @@ def test_what_was_measured_is_kept_when_the_rest_fails(
     with pytest.raises(KeyboardInterrupt):
         program.main()
     assert json.loads(path.read_text())["results"] == [{"scenario": "one", "rounds": []}]
+
+
+def test_packages_that_are_missing_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_PACKAGES", ("httpx", "a-package-that-nobody-has"))
+
+    assert set(program.machine()["versions"]) == {"anyio-writer", "httpx"}
