@@ -16,11 +16,9 @@ ROOT: Final = Path(__file__).parent
 # tested; and tests can import each other's helpers as ``tests.streaming.helpers``.
 sys.path.append(str(ROOT))
 
-# Where sockets, tasks and generators live. A full collection after every single
-# test of the pure parts would cost more than those tests do.
-COLLECT_AFTER: Final = tuple(
-    ROOT / folder for folder in ("tests/streaming", "tests/lifetimes", "tests/interop")
-)
+# Nothing here has sockets, tasks or generators to leak. A full collection after every
+# single test would cost more than those tests do.
+PURE: Final = ROOT / "tests/protocol"
 
 # The tests run beside other programs, so one slow example proves nothing. Where CI
 # is set, hypothesis's own "ci" profile makes runs repeatable.
@@ -71,7 +69,7 @@ def pytest_runtest_call(item: pytest.Item) -> None:
     if (
         isinstance(item, pytest.Function)
         and inspect.iscoroutinefunction(item.obj)
-        and any(item.path.is_relative_to(folder) for folder in COLLECT_AFTER)
+        and not item.path.is_relative_to(PURE)
     ):
         test = item.obj
 

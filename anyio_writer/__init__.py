@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from .params import GraphTool as GraphTool
     from .params import LLMTool as LLMTool
     from .params import Message as Message
+    from .params import MessageParam as MessageParam
     from .params import ResponseFormat as ResponseFormat
     from .params import Tool as Tool
     from .params import ToolChoice as ToolChoice
@@ -109,6 +110,7 @@ else:  # hidden from type checkers, which would take any name for one that comes
         "GraphTool": ".params",
         "LLMTool": ".params",
         "Message": ".params",
+        "MessageParam": ".params",
         "ResponseFormat": ".params",
         "Tool": ".params",
         "ToolChoice": ".params",

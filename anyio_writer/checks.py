@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeGuard
 
 import msgspec
@@ -14,6 +14,7 @@ from msgspec import Meta
 from .config import SETTINGS, check_headers
 from .errors import InvalidParameterError
 from .protocol.completion import ParsedChatCompletionMessage
+from .protocol.json import is_array
 
 if TYPE_CHECKING:
     from .structured.tools import FunctionTool
@@ -32,7 +33,7 @@ class _Fragment(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    role: Literal["user", "assistant", "system", "tool"]
+    role: Literal["user", "assistant", "system", "tool", "developer"]
     content: str | list[_Fragment] | None = None
     name: str | None = None
     tool_call_id: str | None = None
@@ -156,7 +157,9 @@ _FIELDS: Final = _NOT_IN_BODY.union(_Request.__struct_fields__)
 # By the place of the mistake, list positions left out; else by the field.
 _HINTS: Final = {
     "messages": "It is a list of messages such as {'role': 'user', 'content': 'Hello'}.",
-    "messages.role": "It is 'user', 'assistant', 'system' or 'tool'.",
+    "messages.role": (
+        "It is 'user', 'assistant', 'system' or 'tool'; other servers also know 'developer'."
+    ),
     "messages.content": "It is text, or a list such as [{'type': 'text', 'text': 'Hello'}].",
     "tools": (
         "It is a list of what function_tool(f) makes, or of {'type': 'function', 'function': "
@@ -211,14 +214,30 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
     """
     fields: list[bytes] = []
     for name, value in body.items():
-        try:  # not msgspec, which would send bytes as base64 and NaN as null without a word
-            text = json.dumps(
-                {name: value}, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-            )
-            fields.append(text[1:-1].encode())
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise InvalidParameterError(f"{name} cannot be sent as JSON: {exc}") from exc
+        try:
+            fields.append(_encode({name: value})[1:-1])
+        except _NO_JSON as exc:
+            place = _place_of_failure(name, value, _encode)
+            raise InvalidParameterError(f"{place} cannot be sent as JSON: {exc}") from exc
     return b"{" + b",".join(fields) + b"}"
+
+
+_NO_JSON: Final = (TypeError, ValueError, RecursionError)
+
+
+def _encode(value: Any) -> bytes:
+    # Not msgspec, which would send bytes as base64 and NaN as null without a word.
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _place_of_failure(name: str, value: Any, encode: Callable[[Any], object]) -> str:
+    """The field, with the position if it is a list, whose value cannot be encoded."""
+    for position, item in enumerate(value if is_array(value) else ()):
+        try:
+            encode(item)
+        except _NO_JSON:
+            return f"{name}[{position}]"
+    return name
 
 
 _OF_CONVERSATIONS: Final = "it is a parameter of open_conversation() and chat.conversation()"
@@ -273,14 +292,19 @@ def _plain(value: Any, name: str) -> Any:
     if isinstance(value, list | tuple):
         value = [_message_param(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     try:
-        return msgspec.to_builtins(value, builtin_types=_BINARY, enc_hook=encode_foreign)
+        return _builtins(value)
     except RecursionError:
         raise InvalidParameterError(f"{name} is nested too deeply to be sent as JSON.") from None
     except (TypeError, ValueError) as exc:
+        place = _place_of_failure(name, value, _builtins)
         hint = _HINTS.get(name)
         raise InvalidParameterError(
-            f"{name} cannot be sent as JSON: {exc}" + (f". {hint}" if hint else "")
+            f"{place} cannot be sent as JSON: {exc}" + (f". {hint}" if hint else "")
         ) from exc
+
+
+def _builtins(value: Any) -> Any:
+    return msgspec.to_builtins(value, builtin_types=_BINARY, enc_hook=encode_foreign)
 
 
 # Left as they are, which makes them errors: there is more than one way to write them in JSON.
@@ -426,19 +450,22 @@ def _check(
 
 
 def _explain(reason: str, place: str, hint: str | None) -> InvalidParameterError:
-    what, _, where = reason.partition(" - at `$")
-    place = (place + where.rstrip("`")).lstrip(".")
+    what, _, where = reason.partition(" - at ")
+    is_key = where.startswith(_AT_KEY)
+    place = (place + where.removeprefix(_AT_KEY).strip("`").removeprefix("$")).lstrip(".")
     if missing := re.fullmatch(_MISSING, what):
         said = f"{place} has no {missing[1]!r}" if place else f"{missing[1]} is missing"
         place = place or missing[1]
     else:
         types = re.sub(_TYPES, lambda found: _JSON_NAMES.get(found[0], found[0]), what)
-        said = f"{place} is wrong: {types[0].lower()}{types[1:]}"
+        subject = f"a key of {place}" if is_key else place
+        said = f"{subject} is wrong: {types[0].lower()}{types[1:]}"
     named = re.sub(r"\[.*?\]", "", place)
     hint = hint or _HINTS.get(named) or _HINTS.get(named.partition(".")[0], "")
     return InvalidParameterError(f"{said}. {hint}".rstrip())
 
 
+_AT_KEY: Final = "`key` in "
 _MISSING: Final = r"Object missing required field `(.*)`"
 _TYPES: Final = r"(?<=[` ])(array|object|null)(?=[` ])"
 _JSON_NAMES: Final = {"array": "list", "object": "dict", "null": "None"}

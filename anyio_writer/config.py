@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypedDict
 from urllib.parse import urlsplit
 
+import httpx
 import msgspec
 
 from .errors import ConfigurationError, WriterError
@@ -41,12 +42,12 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         connect: For making a connection, TLS included.
-        first_content: From sending the request to the first real content: text, a tool call, a
-            refusal. Keep-alives and empty chunks do not count. Time in which nobody was reading
-            the stream does not count either.
+        first_content: From sending the request to the first real content: text, reasoning, a tool
+            call, a refusal. Keep-alives and empty chunks do not count. Time in which nobody was
+            reading the stream does not count either.
         idle: Between one chunk and the next, once content has begun. Keep-alives do not count. It
             may take up to a sixty-fourth longer: to move a deadline with each chunk is dear.
-        total: For everything, retries and their waits included.
+        total: For everything until the answer is complete, retries and their waits included.
     """
 
     connect: float | None = 5.0
@@ -257,7 +258,20 @@ def _resolve_url(base_url: str | None, path: str | None) -> str:
             f"base_url must be like 'https://api.writer.com', not {_without_password(base)!r}."
         )
     tail = DEFAULT_PATH if path is None else path
-    return base.rstrip("/") + "/" + tail.lstrip("/")
+    if re.match(_SCHEME, tail) or "#" in tail or not tail.isprintable():
+        raise ConfigurationError(
+            f"path must be like {DEFAULT_PATH!r} and goes behind base_url, not {tail!r}."
+        )
+    url = base.rstrip("/") + "/" + tail.lstrip("/")
+    for name, value in (("base_url", base), ("base_url and path", url)):
+        try:
+            _ = httpx.URL(value).host  # where an international name is decoded
+        except (httpx.InvalidURL, ValueError) as exc:
+            raise ConfigurationError(f"{name} cannot be used as a URL: {exc}.") from None
+    return url
+
+
+_SCHEME: Final = r"[A-Za-z][-+.A-Za-z0-9]*://"
 
 
 def _is_base_url(base: str) -> bool:

@@ -154,7 +154,7 @@ class IdleTimeoutError(APITimeoutError):
 
 
 class TotalTimeoutError(APITimeoutError):
-    """The whole stream, its retries and their waits took longer than ``Timeouts.total``."""
+    """The answer was not complete within ``Timeouts.total``, retries and their waits included."""
 
 
 class APIStreamError(APIError):

@@ -54,16 +54,21 @@ class ToolCall(TypedDict, total=False):
 class Message(TypedDict, total=False):
     """One message of the conversation.
 
-    A message of a completion (``completion.choices[0].message``) may stand in its place.
+    A message of a completion (``completion.choices[0].message``) may stand in its place; a list of
+    both is a list of ``MessageParam``. The API knows four roles, "developer" is for other servers.
     """
 
-    role: Required[Literal["user", "assistant", "system", "tool"]]
+    role: Required[Literal["user", "assistant", "system", "tool", "developer"]]
     content: str | Iterable[ContentFragment] | None
     name: str | None
     tool_call_id: str | None
     tool_calls: Iterable[ToolCall] | None
     graph_data: Mapping[str, Any] | None
     refusal: str | None
+
+
+MessageParam: TypeAlias = Message | ParsedChatCompletionMessage[Any]
+"""What may be among a request's messages."""
 
 
 class FunctionDefinition(TypedDict, total=False):
@@ -244,7 +249,7 @@ class ChatRequest(TypedDict, total=False):
         extra_body: Fields that the API does not list, or that are to replace one.
     """
 
-    messages: Required[Iterable[Message | ParsedChatCompletionMessage[Any]]]
+    messages: Required[Iterable[MessageParam]]
     model: Required[str]
     max_tokens: int | None
     temperature: float | None

@@ -26,7 +26,7 @@ from ..errors import (
     TotalTimeoutError,
     WriterError,
 )
-from ..protocol.json import error_message
+from ..protocol.json import error_message, shorten
 from .text import one_line
 
 
@@ -142,7 +142,8 @@ def _said(error: WriterError) -> str:
     said = str(error)
     if isinstance(error, APIStatusError) and error.body:
         # The sentence in the body instead of the body.
-        return said.replace(str(error.body), one_line(error_message(error.body), 200))
+        return said.replace(shorten(str(error.body)), one_line(error_message(error.body), 200))
     if isinstance(error, APIConnectionError) and error.request is not None and not error.response:
-        return f"{error.request.url.netloc.decode()}: {said}"  # netloc holds no password
+        host = error.request.url.netloc.decode()  # netloc holds no password
+        return said if host in said else f"{host}: {said}"
     return said

@@ -55,8 +55,10 @@ def is_deeper_than(payload: bytes, limit: int) -> bool:
     return False
 
 
-def shorten(payload: bytes, limit: int = _SHOWN_BYTES) -> str:
+def shorten(payload: bytes | str, limit: int = _SHOWN_BYTES) -> str:
     """The start of a payload as text."""
+    if isinstance(payload, str):
+        payload = payload.encode(errors="replace")
     text = payload[:limit].decode(errors="replace")
     return text if len(payload) <= limit else f"{text}… ({len(payload)} bytes)"
 

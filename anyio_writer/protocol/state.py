@@ -13,6 +13,7 @@ from ..errors import (
     APIStreamError,
     ContentFilterFinishReasonError,
     ContentParseError,
+    InvalidParameterError,
     LengthFinishReasonError,
     StreamTruncatedError,
 )
@@ -77,7 +78,7 @@ class ChatCompletionStreamState(Generic[T]):
 
     Args:
         n: How many choices the request asked for, if known: the answer is complete only when
-            all of them are.
+            all of them are; 1 if it is None.
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` counts
             as cut off. False is for servers that never send either.
         max_depth: How deeply a payload may be nested.
@@ -85,6 +86,9 @@ class ChatCompletionStreamState(Generic[T]):
             example a ``ResponseType``.
         tools: What the arguments of calls are read with, by the name of the function; for example
             what ``function_tool`` makes.
+
+    Raises:
+        InvalidParameterError: ``n`` is no whole number, or below 1.
     """
 
     def __init__(
@@ -100,7 +104,7 @@ class ChatCompletionStreamState(Generic[T]):
         """How many chunks have come."""
         self.done_received = False
         """Whether ``[DONE]`` has come; nothing after it counts."""
-        self._n = n or 1
+        self._n = _checked_number(n)
         self._require_finish = require_finish
         self._max_depth = max_depth
         self._accumulator = Accumulator(response_format, tools)
@@ -119,12 +123,18 @@ class ChatCompletionStreamState(Generic[T]):
         Raises:
             APIStreamError: The payload reports an error.
             APIResponseValidationError: The payload cannot be understood.
+            TypeError: It is something else.
         """
         events: _Events = []
         if isinstance(chunk, ChatCompletionChunk):
             self._feed_chunk(chunk, events)
         elif isinstance(chunk, ServerSentEvent):
             self.feed((chunk,), events)
+        elif not isinstance(chunk, bytes | bytearray | str):
+            raise TypeError(
+                "handle_chunk() takes a payload as bytes or text, a ServerSentEvent or a "
+                f"ChatCompletionChunk, not {type(chunk).__name__}."
+            )
         else:
             # Half a surrogate pair becomes U+FFFD like any other bytes that are not UTF-8.
             payload = chunk.encode(errors="surrogatepass") if isinstance(chunk, str) else chunk
@@ -502,6 +512,14 @@ class ChatCompletionStreamState(Generic[T]):
         return f"only {len(choices)} of {self._n} choices came"
 
 
+def _checked_number(n: object) -> int:
+    if n is None:
+        return 1
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise InvalidParameterError(f"n must be a whole number, 1 or more, not {n!r}.")
+    return n
+
+
 def _text_of(content: list[str | ContentBlock]) -> str:
     texts = [block if isinstance(block, str) else _block_text(block) for block in content]
     return "".join(texts)
@@ -594,7 +612,7 @@ def _parse_error(choice: ChoiceLog) -> APIError | None:
     mismatch = choice.mismatch
     if mismatch is None:
         return None
-    shown = shorten(mismatch.text.encode(errors="replace"), _SHOWN_BYTES)
+    shown = shorten(mismatch.text, _SHOWN_BYTES)
     said = f"It says: {shown}" if mismatch.text.strip() else "It has no text."
     error = ContentParseError(
         f"{where} does not fit the response format: {mismatch.reason}, at {mismatch.path}. {said}",
@@ -609,5 +627,5 @@ def _parse_error(choice: ChoiceLog) -> APIError | None:
 
 def _stream_error(payload: bytes) -> APIStreamError:
     body = parse_json(payload)
-    said = error_message(body)
+    said = shorten(error_message(body))
     return APIStreamError(f"The server reported an error inside the stream: {said}", body=body)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import logging
+from collections.abc import AsyncIterator, Generator
+from contextlib import contextmanager, suppress
 from types import AsyncGeneratorType
 from typing import Any, Final, Self
 
 import anyio
+
+from .http import is_of_a_library, is_transport_error
 
 DIRECT: Final = "anyio_writer.body"
 """The extension of a response that has its body without the generator that httpx puts around it.
@@ -17,6 +20,23 @@ That one would keep each piece until the next one comes, which may be long.
 """
 
 _MOST_BUFFERED: Final = 20_000  # more than one read of a socket can hold
+_PACKAGE: Final = __name__.partition(".")[0] + "."
+
+_logger: Final = logging.getLogger("anyio_writer")
+
+
+@contextmanager
+def closing(what: str) -> Generator[None]:
+    """What goes wrong now costs no answer and hides no other error: it is logged.
+
+    A connection that breaks while it is closed is nothing to warn of; what else there is, such as a
+    mistake in a transport of the caller's, is.
+    """
+    try:
+        yield
+    except Exception as exc:
+        level = logging.DEBUG if is_transport_error(exc) else logging.WARNING
+        _logger.log(level, "%s could not be closed: %r", what, exc, exc_info=exc)
 
 
 class Body:
@@ -75,7 +95,8 @@ class Body:
     async def aclose(self) -> None:
         """Unwind the iterator if it is a generator; other kinds belong to whoever made them."""
         try:
-            await self._unwind()
+            with closing("The body of a response"):
+                await self._unwind()
         finally:
             if self._below is not None:
                 await self._below.aclose()
@@ -87,12 +108,17 @@ class Body:
             return
         if iterator.ag_running:  # by somebody else, to whom it was given, too
             return
-        # The HTTP library stacks several generators, and closing the outermost leaves the inner
-        # ones to the garbage collector. Going on in a cancelled scope unwinds them all.
-        if self._started:
+        # HTTP libraries stack several generators, and closing the outermost leaves the inner ones
+        # to the garbage collector. Going on in a cancelled scope unwinds them all. Not so with a
+        # generator of the caller's, who would see it go on.
+        if self._started and _is_stacked(iterator.ag_frame.f_globals.get("__name__", "")):
             with anyio.CancelScope() as scope:
                 scope.cancel()
                 with suppress(Exception):  # it is being thrown away
                     for _ in range(_MOST_BUFFERED):  # what has arrived already comes first
                         await anext(iterator)
         await iterator.aclose()
+
+
+def _is_stacked(module: str) -> bool:
+    return module.startswith(_PACKAGE) or is_of_a_library(module)

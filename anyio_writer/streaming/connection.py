@@ -17,8 +17,8 @@ from ..errors import (
     WriterError,
     status_error_class,
 )
-from ..protocol.json import is_array, is_object, parse_json
-from .body import Body
+from ..protocol.json import is_array, is_object, parse_json, shorten
+from .body import Body, closing
 from .deadlines import Deadlines
 from .http import (
     Client,
@@ -41,6 +41,8 @@ _REQUEST_ID_HEADERS: Final = (
     "cf-ray",
 )
 _SUCCESS: Final = range(200, 300)
+_MISDIRECTED: Final = (404, 405)
+"""Of these, the URL may well be the reason."""
 _SAME_METHOD_REDIRECTS: Final = (307, 308)
 _MAX_REDIRECTS: Final = 5
 _SHORTEST_SECRET: Final = 8  # "test" is no secret, and stands in many a sentence
@@ -235,7 +237,8 @@ class HTTPSource:
         try:
             await self._close_response()
             if self._own_client is not None:
-                await self._own_client.aclose()
+                with closing("The HTTP client of a stream"):
+                    await self._own_client.aclose()
         finally:
             if self._holds_slot and self._gate is not None:
                 self._holds_slot = False
@@ -256,7 +259,7 @@ class HTTPSource:
         redirects = 0
         while True:
             self.request = request
-            with translated_errors():
+            with translated_errors(self.redact(_shown_url(request))):
                 response: Any = await client.send(
                     request,  # type: ignore[arg-type]
                     stream=True,
@@ -294,10 +297,15 @@ class HTTPSource:
                 pass  # the status says enough
         said = self.redact(parse_json(data[: self._limits.max_error_bytes])) or None
         status = response.status_code
-        message = f"Error code: {status} - {said}" if said else f"Error code: {status}"
+        # The whole of it is in ``body``.
+        message = (
+            f"Error code: {status} - {shorten(str(said))}" if said else f"Error code: {status}"
+        )
         if response.has_redirect_location:
             target = self.redact(response.headers["location"])
             message += f" (a redirect to {target}, which is not followed)"
+        elif status in _MISDIRECTED:
+            message += f" (from {self.redact(_shown_url(self.request))})"
         return status_error_class(status)(
             message,
             request=self.request,
@@ -317,7 +325,8 @@ class HTTPSource:
                 await self._body.aclose()
             finally:
                 if self.response is not None:
-                    await self.response.aclose()
+                    with closing("A response"):
+                        await self.response.aclose()
 
 
 def _without(secret: str, value: Any) -> Any:
@@ -343,6 +352,12 @@ def request_id_of(response: httpx.Response | None) -> str | None:
             if value := response.headers.get(name):
                 return str(value)
     return None
+
+
+def _shown_url(request: Any) -> str:
+    """Where a request goes, without a password and without parameters, which may be secret."""
+    url = request.url
+    return f"{url.scheme}://{url.netloc.decode()}{url.path}"  # netloc holds no password
 
 
 def _origin(request: Any) -> tuple[str, str, int | None]:

@@ -98,8 +98,26 @@ class Inbox:
 
     @property
     def room(self) -> int:
-        """How many events ``put`` takes without a wait."""
-        return self.max_buffer - self._waiting if self.on_full == "wait" else _MOST_AT_ONCE
+        """How many events ``put`` takes without a wait, and without a loss to who keeps up."""
+        return self.max_buffer - self._waiting if self.on_full == "wait" else self.share
+
+    @property
+    def share(self) -> int:
+        """How many events may come between two turns of the consumer's.
+
+        One that is not waited for loses nothing all the same if it does nothing but read. The
+        event loop may begin a round with either task, so up to three shares wait at times, and the
+        last chunk of each may bring several events.
+        """
+        if self.on_full == "wait":
+            return _MOST_AT_ONCE
+        return max(1, min(_MOST_AT_ONCE, self.max_buffer // 8))
+
+    @property
+    def most_taken(self) -> int | None:
+        """How many events are taken at once, one by one, before others get a turn."""
+        # As much as comes between two turns, where nobody waits for the consumer.
+        return _FAIR_SHARE if self.on_full == "wait" else None
 
     def put_all(self, batch: Batch) -> None:
         """``put`` for a batch of any size."""
@@ -268,7 +286,7 @@ class Subscription(Generic[E]):
             if batch:  # another task may have taken the last one meanwhile
                 return batch.pop()
         # While this task waited, another may have taken a batch: an older one.
-        batch[:0] = (await self._next_batch(_FAIR_SHARE))[::-1]
+        batch[:0] = (await self._next_batch(self._inbox.most_taken))[::-1]
         return batch.pop()
 
     def batches(self) -> AsyncIterator[list[E]]:
@@ -360,11 +378,13 @@ class Batches(Generic[E]):
 class Fanout:
     """All consumers of one stream."""
 
-    __slots__ = ("_is_ended", "_slow_consumer_time", "recipients", "was_left")
+    __slots__ = ("_is_ended", "_slow_consumer_time", "recipients", "share", "was_left")
 
     def __init__(self, slow_consumer_time: float) -> None:
         self.recipients: tuple[Inbox, ...] = ()
         """Who is to get what is read next. Those who join later find it in their snapshot."""
+        self.share = _MOST_AT_ONCE
+        """How many events may come between two turns of everybody else's."""
         self.was_left = False
         """Whether a consumer has left before the end."""
         self._is_ended = False
@@ -375,12 +395,16 @@ class Fanout:
         if self._is_ended:
             inbox.end()
         else:
-            self.recipients = (*self.recipients, inbox)
+            self._set_recipients((*self.recipients, inbox))
 
     def remove(self, inbox: Inbox) -> None:
         """It has left."""
         self.was_left = self.was_left or not self._is_ended
-        self.recipients = tuple(other for other in self.recipients if other is not inbox)
+        self._set_recipients(tuple(other for other in self.recipients if other is not inbox))
+
+    def _set_recipients(self, recipients: tuple[Inbox, ...]) -> None:
+        self.recipients = recipients
+        self.share = min((inbox.share for inbox in recipients), default=_MOST_AT_ONCE)
 
     @property
     def room(self) -> int:
@@ -418,14 +442,18 @@ class Fanout:
         full: list[Inbox] = []
         for inbox in recipients:
             batch = sorter.of(inbox.types)
-            if len(batch) > inbox.room:
+            if len(batch) > (inbox.room if inbox.on_full == "wait" else inbox.max_buffer // 3):
                 full.append(inbox)
             elif batch:
-                inbox.put_all(batch)
+                inbox.put(batch)
         for inbox in full:
             with waiting():
                 for part in inbox.cut(sorter.of(inbox.types)):
-                    await self._wait_for_room(inbox, len(part))
+                    if inbox.on_full == "wait":
+                        await self._wait_for_room(inbox, len(part))
+                    else:  # a turn; twice, since this task may be the first to have one
+                        await checkpoint()
+                        await checkpoint()
                     inbox.put(part)
 
     async def _wait_for_room(self, inbox: Inbox, count: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from sys import intern
@@ -32,6 +33,9 @@ from .waiting import Signal
 
 Ev = TypeVar("Ev")
 E = TypeVar("E")
+E2 = TypeVar("E2")
+E3 = TypeVar("E3")
+E4 = TypeVar("E4")
 Args = TypeVarTuple("Args")
 
 
@@ -138,9 +142,16 @@ class Feed(ABC, Generic[Ev]):
         the block's own if it failed too.
 
         Raises:
+            InvalidParameterError: ``fn`` cannot be called.
             WriterError: It is not open.
         """
-        self._open_scope().start_child(fn, args, name)
+        scope = self._open_scope()
+        if not callable(fn):
+            raise InvalidParameterError(
+                "start_soon() takes an async function and what to call it with, "
+                f"start_soon(fn, argument), not {fn!r}."
+            )
+        scope.start_child(fn, args, name)
 
     async def close(self) -> None:
         """End it now, from any task, and return when everything is cleaned up.
@@ -220,6 +231,52 @@ class Feed(ABC, Generic[Ev]):
     @overload
     def subscribe(
         self,
+        event_type: type[E],
+        /,
+        *,
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+        on_full: OnFull = "wait",
+    ) -> Subscription[E]: ...
+
+    @overload
+    def subscribe(
+        self,
+        event_type: type[E],
+        second: type[E2],
+        /,
+        *,
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+        on_full: OnFull = "wait",
+    ) -> Subscription[E | E2]: ...
+
+    @overload
+    def subscribe(
+        self,
+        event_type: type[E],
+        second: type[E2],
+        third: type[E3],
+        /,
+        *,
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+        on_full: OnFull = "wait",
+    ) -> Subscription[E | E2 | E3]: ...
+
+    @overload
+    def subscribe(
+        self,
+        event_type: type[E],
+        second: type[E2],
+        third: type[E3],
+        fourth: type[E4],
+        /,
+        *,
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+        on_full: OnFull = "wait",
+    ) -> Subscription[E | E2 | E3 | E4]: ...
+
+    @overload
+    def subscribe(
+        self,
         /,
         *event_types: type[E],
         max_buffer: int = DEFAULT_MAX_BUFFER,
@@ -253,11 +310,11 @@ class Feed(ABC, Generic[Ev]):
         """
         self._entered()
         # At run time no event knows what its class was filled in with.
-        classes = frozenset(get_origin(event_type) or event_type for event_type in event_types)
-        for event_type in classes:
-            if event_type not in self._event_types:
+        classes: list[Any] = [get_origin(event_type) or event_type for event_type in event_types]
+        for event_type, cls in zip(event_types, classes, strict=True):
+            if not isinstance(cls, type) or cls not in self._event_types:
                 raise InvalidParameterError(
-                    "subscribe() takes classes of events such as ContentDeltaEvent, "
+                    "subscribe() takes classes of events, one by one, such as ContentDeltaEvent, "
                     f"not {event_type!r}."
                 )
         if isinstance(max_buffer, bool) or not isinstance(max_buffer, int) or max_buffer < 1:
@@ -267,7 +324,7 @@ class Feed(ABC, Generic[Ev]):
                 f'on_full must be "wait", "drop_oldest" or "fail", not {on_full!r}.'
             )
         inbox = Inbox(
-            types=classes or None,
+            types=frozenset(classes) or None,
             max_buffer=max_buffer,
             on_full=on_full,
             place=_place_of_caller(),
@@ -337,7 +394,13 @@ class Scope:
 
         async def run() -> None:
             try:
-                await fn(*args)
+                awaitable: object = fn(*args)
+                if not inspect.isawaitable(awaitable):
+                    raise TypeError(
+                        f"start_soon() takes an async function; {fn!r} gave "
+                        f"{type(awaitable).__name__}, which cannot be awaited."
+                    )
+                await awaitable
             finally:
                 self._children -= 1
                 if not self._children and self._no_children is not None:
@@ -391,8 +454,9 @@ class Scope:
                 return bool(await self.tasks.__aexit__(type(exc), exc, exc.__traceback__))
             await self.tasks.__aexit__(None, None, None)
         except cancelled:
-            # It comes again by itself where it is still wanted.
-            if exc is None:
+            # A cancel scope's comes again by itself where it is still wanted, and ``exc`` goes on.
+            # Not so asyncio's own, which like everywhere wins over what it interrupts.
+            if exc is None or anyio.current_effective_deadline() > -math.inf:
                 raise
         except BaseExceptionGroup as group:
             if exc is None or isinstance(exc, cancelled):

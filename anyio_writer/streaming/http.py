@@ -59,7 +59,7 @@ def make_client(*, max_connections: int) -> httpx.AsyncClient:
         ConfigurationError: The environment names a proxy or certificates that cannot be used.
     """
     try:
-        if getproxies():
+        if getproxies().keys() - {"no"}:  # which names hosts that need none
             # httpx reads the proxies of the environment only for a transport of its own making.
             return httpx.AsyncClient(verify=_ssl_context(), limits=_limits(max_connections))
         transport: httpx.AsyncBaseTransport
@@ -185,8 +185,12 @@ _CUT: Final = ("without sending complete message body", "peer unexpectedly close
 
 
 @contextmanager
-def translated_errors() -> Generator[None]:
-    """Turn what the HTTP library and the layers below it raise into our exceptions."""
+def translated_errors(place: str = "") -> Generator[None]:
+    """Turn what the HTTP library and the layers below it raise into our exceptions.
+
+    Args:
+        place: Where the connection goes, for their messages.
+    """
     try:
         yield
     except APIError:
@@ -194,21 +198,27 @@ def translated_errors() -> Generator[None]:
     except Exception as exc:
         if not is_transport_error(exc):
             raise
-        raise translate(exc) from exc
+        raise translate(exc, place) from exc
 
 
 def is_transport_error(exc: Exception) -> bool:
     """Whether an exception comes from an HTTP library or from what lies below it."""
     return isinstance(exc, OSError) or any(
-        cls.__module__.partition(".")[0] in _LIBRARIES for cls in type(exc).__mro__
+        is_of_a_library(cls.__module__) for cls in type(exc).__mro__
     )
 
 
-def translate(exc: Exception) -> APIConnectionError:
+def is_of_a_library(module: str) -> bool:
+    """Whether a module belongs to an HTTP library or to what lies below it."""
+    return module.partition(".")[0] in _LIBRARIES
+
+
+def translate(exc: Exception, place: str = "") -> APIConnectionError:
     """The exception of ours that stands for one of the transport's."""
     name = type(exc).__name__
     said = f"{name}: {exc}" if str(exc) else name
     if any(words in str(exc) for words in _CUT):
         return StreamTruncatedError(f"The connection was closed in mid-answer ({said}).")
     cls = _BY_NAME.get(name, APIConnectionError)
-    return cls(f"The connection failed ({said}).")
+    target = f" to {place}" if place else ""
+    return cls(f"The connection{target} failed ({said}).")

@@ -22,7 +22,7 @@ from .fanout import Fanout, Inbox
 from .waiting import clock, notice_waits
 
 _SLICE: Final = 128
-"""How many server-sent events of one piece are handled before all other tasks get a turn."""
+"""How many server-sent events are handled at the most before all other tasks get a turn."""
 
 
 class Pump:
@@ -36,8 +36,8 @@ class Pump:
     __slots__ = (
         *("_budget", "_chunk_count", "_deadlines", "_decoder", "_events", "_failure", "_fanout"),
         *("_has_content", "_head", "_is_settled", "_last_chunk", "_now", "_recipients"),
-        *("_settings", "_source", "_state", "_surplus", "_turns"),
-        *("bytes_received", "has_lost_events", "is_waiting"),
+        *("_settings", "_slice", "_source", "_state", "_surplus", "_turns"),
+        *("bytes_received", "is_waiting"),
     )
 
     def __init__(
@@ -50,8 +50,6 @@ class Pump:
         self.bytes_received = 0
         self.is_waiting = False
         """Whether the next piece of the body is being waited for."""
-        self.has_lost_events = False
-        """Whether it was stopped with events in hand."""
         self._source = source
         self._state = state
         self._fanout = fanout
@@ -63,6 +61,7 @@ class Pump:
         self._is_settled = False  # whether these two are those of the events that come next
         self._recipients: tuple[Inbox, ...] = ()
         self._budget = 0  # how many events all recipients have room for
+        self._slice = _SLICE  # how many server-sent events are handled at once
         self._head: bytes | None = b""  # until it is clear that this is an event stream
         self._surplus: list[ServerSentEvent] = []  # of a large piece, not handled yet
         self._failure: Exception | None = None  # what is wrong with the last piece
@@ -70,6 +69,11 @@ class Pump:
         self._chunk_count = 0  # at the last look
         self._last_chunk = 0.0  # when it came
         self._has_content = False
+
+    @property
+    def has_lost_events(self) -> bool:
+        """Whether it was stopped with events in hand, which some consumers may have."""
+        return bool(self._events)
 
     async def run(self, deadlines: Deadlines) -> None:
         """Read until the answer is complete.
@@ -79,37 +83,26 @@ class Pump:
         """
         self._deadlines = deadlines
         self._now = clock()
-        broken: Exception | None = None
-        is_over = False
         try:
-            while not is_over and not self._state.done_received:
-                try:
-                    is_over = await notice_waits(self._gather(), self._before_wait)
-                except Exception as exc:  # noqa: BLE001 - an HTTP library's are many
-                    broken = self._source.translate(exc)
-                    if broken is not exc:
-                        broken.__cause__ = exc
-                    break
-                await self._attend()
-            if self._head and not is_event_stream(self._head, whole=True):
-                raise _not_a_stream(self._head)
-            self._finish(broken)
+            await self._read()
+        except Exception:
+            await self._hand_on()  # the good events first, then the error
+            raise
+        else:
+            await self._hand_on()
         finally:
             self.is_waiting = False
             self._failure = None  # it refers to this frame
-            # The good events first, then the error. Not when cancelled: nobody is to wait then.
-            if not deadlines.scope.cancel_called:
-                await self._hand_on()
-            elif self._events:
-                self.has_lost_events = True
 
     def finish_complete(self) -> None:
         """Bring a complete answer to its end when its response does not end, without a wait."""
-        if events := self._state.finish():
-            if len(events) <= self._fanout.room:
-                self._fanout.put_nowait(events, self._fanout.recipients)
-            else:
-                self.has_lost_events = True
+        if self.has_lost_events:
+            return  # nothing comes behind a gap
+        events = self._state.finish()
+        if len(events) > self._fanout.room:
+            self._events = events
+        elif events:
+            self._fanout.put_nowait(events, self._fanout.recipients)
 
     async def drain(self, deadlines: Deadlines) -> None:
         """Read the little that is left, so that the connection can be used again."""
@@ -120,6 +113,22 @@ class Pump:
                 left -= len(data)
 
     # Reading.
+
+    async def _read(self) -> None:
+        broken: Exception | None = None
+        is_over = False
+        while not is_over and not self._state.done_received:
+            try:
+                is_over = await notice_waits(self._gather(), self._before_wait)
+            except Exception as exc:  # noqa: BLE001 - an HTTP library's are many
+                broken = self._source.translate(exc)
+                if broken is not exc:
+                    broken.__cause__ = exc
+                break
+            await self._attend()
+        if self._head and not is_event_stream(self._head, whole=True):
+            raise _not_a_stream(self._head)
+        self._finish(broken)
 
     async def _gather(self) -> bool:
         """Take pieces of the body until it is over, or ``_attend`` has something to do.
@@ -141,7 +150,7 @@ class Pump:
                 self._failure = exc
                 return False
             del piece, data  # the wait for the next one may be long
-            if is_urgent or len(self._events) > self._budget or self._turns > _SLICE:
+            if is_urgent or len(self._events) > self._budget or self._turns > self._slice:
                 return False
         return True
 
@@ -184,7 +193,7 @@ class Pump:
             state.feed_data(payload, events)
         else:
             found = decoder.feed(data)
-            if len(found) > _SLICE:
+            if len(found) > self._slice:
                 self._surplus = found
                 return True
             state.feed(found, events)
@@ -196,6 +205,7 @@ class Pump:
         self._is_settled = True
         self._recipients = self._fanout.recipients
         self._budget = self._fanout.room
+        self._slice = min(_SLICE, -(-self._fanout.share // 2))  # most chunks bring two events
 
     async def _attend(self) -> None:
         """Do what may have to wait, and raise what is wrong."""
@@ -206,14 +216,17 @@ class Pump:
         if surplus := self._surplus:
             # One piece of the body may hold thousands of events: others get a turn in between.
             self._surplus = []
-            for start in range(0, len(surplus), _SLICE):
+            start = 0
+            while start < len(surplus):
                 self._settle()
                 events = self._events if self._recipients else None
-                self._state.feed(surplus[start : start + _SLICE], events)
+                end = start + self._slice
+                self._state.feed(surplus[start:end], events)
+                start = end
                 await self._pause()
             if not self._state.done_received:
                 self._decoder.raise_pending_error()
-        elif len(self._events) > self._budget or self._turns > _SLICE:
+        elif len(self._events) > self._budget or self._turns > self._slice:
             await self._pause()
 
     async def _refuse(self, head: bytes) -> NoReturn:
@@ -235,6 +248,7 @@ class Pump:
         self.is_waiting = False
         self._is_settled = False
         if self._events:
+            # If this is cancelled they stay, as ``has_lost_events``, and are never handed on again.
             await self._fanout.put(self._events, self._recipients, self._deadlines.consumer)
             self._events = []
 
@@ -259,5 +273,5 @@ def _is_whole(tail: ServerSentEvent) -> bool:
 
 def _not_a_stream(head: bytes) -> APIStreamError:
     body = parse_json(head)
-    said = error_message(body) if is_object(body) else shorten(head)
+    said = shorten(error_message(body) if is_object(body) else head)
     return APIStreamError(f"The response is not an event stream. It says: {said}", body=body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import copy_context
@@ -256,6 +257,7 @@ class _CallInbox(Inbox):
     def __init__(self, runs: ToolRuns) -> None:
         super().__init__(
             types=frozenset({FunctionToolCallArgumentsDoneEvent}),
+            max_buffer=sys.maxsize,
             on_full="fail",
             left=lambda _: None,
         )

@@ -64,7 +64,7 @@ def read_json(text: str, reader: JSONReader, name: str, advice: str = _ADVICE) -
         cause = exc
         path, reason = reader.blame(exc, payload)
     shown = shorten(payload, _SHOWN_BYTES)
-    why = shorten(reason.encode(), _SHOWN_BYTES)  # msgspec quotes whole values
+    why = shorten(reason, _SHOWN_BYTES)  # msgspec quotes whole values
     raise ValueMismatchError(
         f"the text does not fit {name}: {why}, at {path}; {advice}: {shown}",
         text=text,
@@ -163,7 +163,7 @@ def _errors_of(library: str, tp: Any, name: str) -> Generator[None]:
     # A look at annotations raises whatever they raise, such as a name that is not there yet.
     except Exception as exc:
         if _is_value(tp):
-            shown = shorten(repr(tp).encode(errors="replace"), _SHOWN_BYTES)
+            shown = shorten(repr(tp), _SHOWN_BYTES)
             raise TypeError(
                 f"{shown} is a value ({type(tp).__name__}), not a type; give a class itself, or"
                 " list[...] of one"

@@ -61,6 +61,9 @@ class FunctionTool(Generic[P, R]):
         self.__name__ = own_name
         self.__wrapped__ = function
         self.name: Final = _checked_name(own_name if name is None else name)
+        for option, value, kind in (("description", description, str), ("strict", strict, bool)):
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"{self.name}: {option} must be a {kind.__name__}, not {value!r}")
         told, about_parameters = _read_docstring(docstring)
         self.description: Final = told if description is None else description
         self.strict: Final = strict
@@ -178,9 +181,10 @@ def function_tool(
         strict: Sent as ``strict``, which not every server knows; by default it is not sent.
 
     Raises:
-        TypeError: It cannot be a tool: a parameter has no annotation, or one that cannot be
-            resolved or told in a strict schema; ``*args`` and ``**kwargs``; a generator; a lambda
-            without ``name``. The message names function and parameter.
+        TypeError: An option has the wrong type, or the function cannot be a tool: a parameter has
+            no annotation, or one that cannot be resolved or told in a strict schema; ``*args`` and
+            ``**kwargs``; a generator; a lambda without ``name``. The message names function and
+            parameter.
     """
     make: Any = partial(FunctionTool, name=name, description=description, strict=strict)
     return make if function is None else make(function)
@@ -207,8 +211,8 @@ def _behind(function: Any) -> tuple[Any, str, str]:
     )
 
 
-def _checked_name(name: str) -> str:
-    if not re.fullmatch(_NAME, name):
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not re.fullmatch(_NAME, name):
         raise TypeError(
             f"{name!r} cannot be the name of a tool, which has up to 64 ASCII letters, digits, _ "
             "and -; say what to call it: function_tool(..., name=...)"

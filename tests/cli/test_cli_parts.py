@@ -178,6 +178,14 @@ WRONG: dict[tuple[str, ...], str] = {
 }
 
 
+def test_standard_input_that_is_not_utf_8(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xff\n")))
+    assert main(["chat", "-"]) == Exit.USAGE
+    assert "not UTF-8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", WRONG)
 def test_wrong_arguments_get_one_line(
     arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
@@ -481,6 +489,19 @@ async def test_a_pipe_that_fills_up_between_look_and_write(monkeypatch: pytest.M
         monkeypatch.setattr(os, "write", racing)
         await Output(writer).write("text")
         assert reader.read(SCREEN_BYTES) == b"text"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("half", "half\n"), ("whole\n", "whole\n"), ("", "")]
+)
+async def test_a_line_on_a_terminal_is_ended_once(before: str, after: str) -> None:
+    memory = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    out = Output(memory)
+    out.is_terminal = True
+    await out.write(before)
+    out.end_line_on_terminal()
+    out.end_line_on_terminal()
+    assert memory.buffer.getvalue() == after.encode()
 
 
 async def test_files_and_stand_ins_get_their_bytes(tmp_path: Path) -> None:

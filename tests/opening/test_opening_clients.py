@@ -21,6 +21,7 @@ from anyio_writer import (
     Timeouts,
     WriterError,
 )
+from anyio_writer.streaming.http import make_client
 from anyio_writer.testing import (
     ChatServer,
     Encoding,
@@ -206,6 +207,14 @@ async def test_no_proxy_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     async with ChatServer(text_reply("Hi", done=True)) as server:
         async with stream_to(server) as stream:
             assert await stream.get_final_text() == "Hi"
+
+
+def test_hosts_without_a_proxy_are_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = type(make_client(max_connections=1000)._transport)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert type(make_client(max_connections=1000)._transport) is without
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert type(make_client(max_connections=1000)._transport) is not without
 
 
 @pytest.mark.parametrize("proxy", ["http://x:port", "ftp://x"])

@@ -292,7 +292,7 @@ async def test_a_redirect_that_would_make_it_a_get_is_not_followed(status: int) 
 
 async def test_a_circle_of_redirects_ends() -> None:
     async with ChatServer(Reply(status=307, headers={"location": "/v1/chat"})) as server:
-        with pytest.raises(APIStatusError, match=r"^Error code: 307 "):
+        with anyio.fail_after(HANGS), pytest.raises(APIStatusError, match=r"^Error code: 307 "):
             async with stream_to(server):
                 pass
     assert len(server.requests) == 6

@@ -23,7 +23,7 @@ from tests.opening.opening_helpers import KEY, MESSAGES, stream_to
 
 MESSAGE = " It is a list of messages such as {'role': 'user', 'content': 'Hello'}."
 CONTENT = " It is text, or a list such as [{'type': 'text', 'text': 'Hello'}]."
-ROLE = " It is 'user', 'assistant', 'system' or 'tool'."
+ROLE = " It is 'user', 'assistant', 'system' or 'tool'; other servers also know 'developer'."
 TOOL = (
     " It is a list of what function_tool(f) makes, or of {'type': 'function', 'function': {...}}; "
     "leave tools out to send none."
@@ -73,8 +73,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": [*MESSAGES, {"content": "a"}]}, "messages[1] has no 'role'." + MESSAGE),
     ({"messages": [{}]}, "messages[0] has no 'role'." + MESSAGE),
     (
-        {"messages": [{"role": "developer", "content": "a"}]},
-        "messages[0].role is wrong: invalid enum value 'developer'." + ROLE,
+        {"messages": [*MESSAGES, {1: "a"}]},
+        "a key of messages[1] is wrong: expected `str`." + MESSAGE,
+    ),
+    (
+        {"messages": [*MESSAGES, {"role": "user", "content": "a", "when": object()}]},
+        "messages[1] cannot be sent as JSON: objects of type object are not supported." + MESSAGE,
+    ),
+    (
+        {"messages": [{"role": "devloper", "content": "a"}]},
+        "messages[0].role is wrong: invalid enum value 'devloper'." + ROLE,
     ),
     (
         {"messages": [{"role": 1, "content": "a"}]},
@@ -149,14 +157,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"tools": object()},
         "tools cannot be sent as JSON: objects of type object are not supported." + TOOL,
     ),
-    (function(parameters=object()), "tools cannot be sent as JSON: objects of type object are "),
+    (function(parameters=object()), "tools[0] cannot be sent as JSON: objects of type object are "),
     (
         function(parameters=b"{}"),
         "tools[0].function.parameters is wrong: expected `dict | None`, got `bytes`.",
     ),
-    (function(title=b"{}"), "tools cannot be sent as JSON: Object of type bytes is not "),
+    (function(title=b"{}"), "tools[0] cannot be sent as JSON: Object of type bytes is not "),
     (function(parameters=endless()), "tools is nested too deeply to be sent as JSON."),
-    (function(maximum=math.nan), "tools cannot be sent as JSON: Out of range float values "),
+    (function(maximum=math.nan), "tools[0] cannot be sent as JSON: Out of range float values "),
     ({"tool_choice": 5}, "tool_choice is wrong: expected `str | dict | None`, got `int`."),
     ({"tool_choice": []}, "tool_choice is wrong: expected `str | dict | None`, got `list`."),
     (
@@ -177,7 +185,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"stream_options": {"include_usage": "yes"}},
         "stream_options.include_usage is wrong: expected `bool`, got `str`." + USAGE,
     ),
-    (user("\ud800"), "messages cannot be sent as JSON: 'utf-8' codec can't encode character "),
+    (user("\ud800"), "messages[0] cannot be sent as JSON: 'utf-8' codec can't encode character "),
     ({"model": "\udfff"}, "model cannot be sent as JSON: 'utf-8' codec can't encode character "),
     ({"temprature": 1}, "There is no parameter temprature. Did you mean temperature?" + EXTRA),
     ({"max_token": 1}, "There is no parameter max_token. Did you mean max_tokens?" + EXTRA),

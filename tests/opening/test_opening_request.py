@@ -388,7 +388,28 @@ async def test_a_writers_headers_go_with_every_request() -> None:
     assert [request.header("x-team") for request in server.requests] == ["a", "b", "a"]
 
 
-async def test_a_url_that_only_httpx_finds_wrong_is_ours_to_report() -> None:
+@pytest.mark.parametrize(
+    "base_url",
+    ["http://a" + "b" * 70_000, "http://256.1.1.1", "http://[v1.x]", "http://xn--a"],
+)
+def test_a_url_that_only_httpx_finds_wrong_is_ours_to_report(base_url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^base_url cannot be used as a URL: "):
+        stream_to(base_url)
+
+
+@pytest.mark.parametrize("path", ["http://api/chat", "/chat#top", "/a\nb"])
+def test_a_path_that_is_none(path: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^path must be like '/v1/chat'") as caught:
+        stream_to("http://127.0.0.1:1", path=path)
+    assert repr(path) in str(caught.value)
+
+
+def test_a_path_that_httpx_finds_wrong() -> None:
+    with pytest.raises(ConfigurationError, match=r"^base_url and path cannot be used as a URL"):
+        stream_to("http://127.0.0.1:1", path="/" + "a" * 70_000)
+
+
+async def test_what_cannot_be_built_is_ours_to_report() -> None:
     with pytest.raises(ConfigurationError, match="cannot be built"):
-        async with stream_to("http://a" + "b" * 70_000):
+        async with stream_to("http://127.0.0.1:1", extra_query={"a": "\ud800"}):
             pass

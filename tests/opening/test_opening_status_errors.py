@@ -32,6 +32,7 @@ from anyio_writer import (
     WriterError,
     errors,
 )
+from anyio_writer.protocol.json import shorten
 from anyio_writer.testing import (
     ChatServer,
     Cut,
@@ -85,6 +86,8 @@ async def test_each_status_has_its_class(status: int, cls: type[APIStatusError])
     assert type(exc) is cls
     body = None if status == 304 else writer_error(status)
     said = f"Error code: {status} - {body}" if body else f"Error code: {status}"
+    if status == 404:
+        said += f" (from {exc.request.url})" if exc.request is not None else ""
     assert exc.message == said
     assert str(exc) == f"{said} (request id: req-0)"
     assert exc.args == (said,)
@@ -123,7 +126,8 @@ async def test_the_body_is_json_else_text_else_none(
 ) -> None:
     exc = await failure(Reply(status=400, body=data, framing=framing))
     assert exc.body == body
-    assert exc.message == (f"Error code: 400 - {body}" if body else "Error code: 400")
+    said = shorten(str(body))
+    assert exc.message == (f"Error code: 400 - {said}" if body else "Error code: 400")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
@@ -344,3 +348,24 @@ async def test_a_real_error_can_be_pickled(module: Any) -> None:
         assert (str(again), again.body) == (str(caught.value), writer_error(400))
         assert again.response.headers["x-request-id"] == "req-0"
         assert again.request.url == caught.value.request.url  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_where_nothing_was_found(status: int) -> None:
+    exc = await failure(
+        error_reply(status, "no"),
+        path="/v1/chat/v1/chat",
+        extra_query={"token": "hidden"},
+    )
+    assert exc.request is not None
+    place = exc.request.url.copy_with(query=None)
+    assert exc.message == f"Error code: {status} - no (from {place})"
+
+
+async def test_a_long_body_is_shortened_in_the_message_alone() -> None:
+    page = "<html>" + "x" * 50_000
+    exc = await failure(error_reply(502, page))
+    assert exc.body == page
+    assert len(str(exc)) < 2_200
+    assert str(exc).startswith("Error code: 502 - <html>xxx")
+    assert "50006 bytes" in str(exc)

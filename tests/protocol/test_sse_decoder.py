@@ -139,6 +139,15 @@ def test_an_id_with_a_null_is_ignored_and_an_empty_one_resets() -> None:
     assert [event.id for event in decoded([body])[1]] == ["1", ""]
 
 
+@pytest.mark.parametrize("last", [b"data: b\n\n", b"data: b\n\ndata: c\n\n"])
+def test_an_id_alone_in_its_piece_counts_with_the_next_event(last: bytes) -> None:
+    decoder = SSEDecoder()
+    for piece in (b"data: a\n\n", b"id: 5\n", last):
+        events = decoder.feed(piece)
+    assert decoder.last_event_id == "5"
+    assert {event.id for event in events} == {"5"}
+
+
 def test_the_last_event_id_changes_only_with_the_blank_line() -> None:
     decoder = SSEDecoder(last_event_id="6")
     assert decoder.feed(b"data: a\n\n") == [ServerSentEvent(b"a", id="6")]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anyio_writer.errors import APIStreamError, StreamTruncatedError
+from anyio_writer.errors import APIStreamError, InvalidParameterError, StreamTruncatedError
 from anyio_writer.protocol import (
     ChatCompletionStreamState,
     GraphData,
@@ -375,3 +375,25 @@ def test_built_in_tool_data_by_field() -> None:
     assert seen[0] is None
     assert seen[1] == GraphData(status="processing", sources=[Source(file_id="a")])
     assert [data and data.status for data in seen[1:]] == ["processing"] * 3 + ["finished"] * 4
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.0, 1.5, "1", True, [1]])
+def test_a_number_of_choices_that_is_none(n: Any) -> None:
+    with pytest.raises(InvalidParameterError, match=r"^n must be a whole number, 1 or more"):
+        ChatCompletionStreamState(n=n)
+
+
+@pytest.mark.parametrize("chunk", [{"choices": []}, None, 5, [b"data"]])
+def test_what_is_no_chunk(chunk: Any) -> None:
+    with pytest.raises(
+        TypeError, match=rf"handle_chunk\(\) takes .*, not {type(chunk).__name__}\."
+    ):
+        ChatCompletionStreamState().handle_chunk(chunk)
+
+
+def test_usage_in_an_event_with_a_name_of_its_own() -> None:
+    state = ChatCompletionStreamState()
+    state.handle_chunk(json.dumps(STOP))
+    state.handle_chunk(ServerSentEvent(b'{"usage": {"total_tokens": 3}}', "usage"))
+    assert state.usage is not None
+    assert state.usage.total_tokens == 3

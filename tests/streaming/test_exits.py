@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any
@@ -21,6 +22,7 @@ from anyio_writer import (
     BadRequestError,
     ChatCompletionStream,
     InternalServerError,
+    InvalidParameterError,
     Limits,
     StreamClosedError,
     StreamTruncatedError,
@@ -308,15 +310,97 @@ async def test_a_generator_that_somebody_else_runs_is_left_to_them() -> None:
     await generator.aclose()
 
 
+async def test_a_generator_of_the_caller_s_does_not_go_on() -> None:
+    made = 0
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        nonlocal made
+        while True:
+            made += 1  # a log line, a message that is now acknowledged
+            yield FIRST
+
+    async with chat_stream_from(pieces()) as stream:
+        await anext(stream)
+        before = made
+    assert made == before
+
+
 class Clinging(httpx.AsyncByteStream):
     """A body that cannot be closed."""
 
+    def __init__(self, error: Exception, *, is_whole: bool = False, data: bytes = FIRST) -> None:
+        self._error = error
+        self._is_whole = is_whole
+        self._data = data
+
     async def __aiter__(self) -> AsyncGenerator[bytes]:
-        yield FIRST
-        await anyio.sleep_forever()
+        yield self._data
+        if not self._is_whole:
+            await anyio.sleep_forever()
 
     async def aclose(self) -> None:
-        raise Boom
+        raise self._error
+
+
+def clinging_client(status: int, body: Clinging) -> httpx.AsyncClient:
+    answer = httpx.MockTransport(lambda _: httpx.Response(status, stream=body))
+    return httpx.AsyncClient(transport=answer)
+
+
+# A connection that breaks when it is closed is nothing to warn of, and a bug is.
+CLOSE_ERRORS = [
+    (httpx.CloseError("gone"), logging.DEBUG),
+    (OSError("gone"), logging.DEBUG),
+    (Boom("gone"), logging.WARNING),
+]
+
+
+@pytest.mark.parametrize(("error", "level"), CLOSE_ERRORS)
+@pytest.mark.parametrize("body", [end, break_out, close, not_read])
+async def test_a_response_that_fails_to_close_takes_nothing_away(
+    body: Any, error: Exception, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="anyio_writer")
+    answer = b"".join(map(sse_event, writer_chunks("Hello")))
+    clinging = Clinging(error, is_whole=body is end, data=answer)
+    async with clinging_client(200, clinging) as client:
+        with anyio.fail_after(10):
+            async with open_chat_stream(client=client, **REQUEST) as stream:
+                await body(stream, None)
+    assert [record.levelno for record in caplog.records] == [level]
+    assert "A response could not be closed" in caplog.text
+    if body is end:
+        assert await stream.get_final_text() == "Hello"
+
+
+@pytest.mark.parametrize(("error", "level"), CLOSE_ERRORS)
+async def test_a_response_that_fails_to_close_takes_no_other_error_s_place(
+    error: Exception, level: int
+) -> None:
+    async with clinging_client(200, Clinging(error)) as client:
+        with pytest.raises(KeyError, match="mine"):
+            async with open_chat_stream(client=client, **REQUEST) as stream:
+                await anext(stream)
+                raise KeyError("mine")
+    refusal = Clinging(error, is_whole=True, data=b'{"error": "no"}')
+    async with clinging_client(400, refusal) as client:
+        with pytest.raises(BadRequestError, match="no"):
+            async with open_chat_stream(client=client, **REQUEST):
+                pass
+
+
+async def test_a_source_whose_clean_up_fails(caplog: pytest.LogCaptureFixture) -> None:
+    async def pieces() -> AsyncGenerator[bytes]:
+        try:
+            while True:
+                yield FIRST
+        finally:
+            raise Boom
+
+    async with chat_stream_from(pieces()) as stream:
+        await anext(stream)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "Boom" in caplog.text
 
 
 async def test_a_response_that_fails_to_close_leaves_nobody_waiting() -> None:
@@ -327,17 +411,12 @@ async def test_a_response_that_fails_to_close_leaves_nobody_waiting() -> None:
             await stream.close()
         closed.set()
 
-    answer = httpx.Response(200, stream=Clinging())
-    client = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: answer))
-    async with client, anyio.create_task_group() as outside:
+    async with clinging_client(200, Clinging(Boom())) as client, anyio.create_task_group() as out:
         with anyio.fail_after(10):
-            with pytest.raises(BaseExceptionGroup) as raised:
-                async with open_chat_stream(client=client, **REQUEST) as stream:
-                    await anext(stream)
-                    outside.start_soon(close, stream)
-                    await anyio.sleep_forever()
-            await closed.wait()
-    assert raised.group_contains(Boom)
+            async with open_chat_stream(client=client, **REQUEST) as stream:
+                await anext(stream)
+                out.start_soon(close, stream)
+                await closed.wait()
 
 
 async def test_waiting_consumers_in_other_tasks_are_told_when_the_block_ends() -> None:
@@ -407,6 +486,71 @@ async def test_native_cancellation(where: str, times: int, anyio_backend_name: s
             assert pool_is_idle(writer._client)
 
 
+@pytest.mark.parametrize("way", ["raise", "cancel", "leave"])
+async def test_native_cancellation_while_it_is_cleaned_up(
+    way: str, anyio_backend_name: str
+) -> None:
+    """asyncio says it once: whoever swallows it leaves a task that nobody can end."""
+    if anyio_backend_name != "asyncio":
+        return
+    closing = asyncio.Event()
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        try:
+            yield FIRST
+            await anyio.sleep_forever()
+        finally:
+            closing.set()
+            with anyio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+                await asyncio.sleep(0)
+
+    async def run() -> None:
+        with suppress(Boom), anyio.CancelScope() as scope:
+            async with chat_stream_from(pieces()) as stream:
+                await anext(stream)
+                if way == "cancel":
+                    scope.cancel()
+                elif way == "raise":
+                    raise Boom
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    with anyio.fail_after(10):
+        task = asyncio.create_task(run())
+        await closing.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+
+
+async def test_a_scope_s_cancellation_while_it_is_cleaned_up_lets_the_error_out() -> None:
+    closing = anyio.Event()
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        try:
+            yield FIRST
+            await anyio.sleep_forever()
+        finally:
+            closing.set()
+            with anyio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+
+    async def cancel(scope: anyio.CancelScope) -> None:
+        await closing.wait()
+        scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            tasks.start_soon(cancel, scope)
+            with pytest.raises(Boom):
+                async with chat_stream_from(pieces()) as stream:
+                    await anext(stream)
+                    raise Boom
+        assert scope.cancel_called
+
+
 async def test_a_retried_failure_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async def no_wait(delay: float) -> None:
         await anyio.lowlevel.checkpoint()
@@ -473,3 +617,25 @@ async def test_a_time_limit_leaves_nothing() -> None:
         assert pool_is_idle(client)
         with anyio.fail_after(1):
             await server.wait_disconnect()
+
+
+@pytest.mark.parametrize("function", [5, None, "end"])
+async def test_what_cannot_be_called_is_no_task(function: Any) -> None:
+    async with chat_stream_from(Body(FIRST)) as stream:
+        with pytest.raises(InvalidParameterError, match=rf"not {function!r}\.$"):
+            stream.start_soon(function)
+
+
+async def test_a_function_that_cannot_be_awaited_is_named() -> None:
+    calls: list[str] = []
+
+    def record(what: str) -> None:
+        calls.append(what)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with chat_stream_from(Body(FIRST)) as stream:
+            stream.start_soon(record, "it")  # type: ignore[arg-type]
+    said = str(caught.value.exceptions[0])
+    assert calls == ["it"]
+    assert "record" in said
+    assert "gave NoneType, which cannot be awaited" in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -25,6 +26,7 @@ from anyio_writer import (
     WriterError,
     chat_stream_from,
 )
+from anyio_writer.streaming import fanout
 from tests.streaming.helpers import STALL, Body, chunk
 
 WORDS = [f"{number} " for number in range(40)]
@@ -389,6 +391,8 @@ async def test_closing_a_subscription_wakes_its_reader() -> None:
     [
         (["content.delta"], {}),
         ([int], {}),
+        ([[ContentDeltaEvent]], {}),
+        ([ContentDeltaEvent | ContentDoneEvent], {}),
         ([], {"max_buffer": 0}),
         ([], {"max_buffer": True}),
         ([], {"max_buffer": 1.5}),
@@ -440,6 +444,105 @@ async def test_what_was_not_handed_on_is_no_quiet_end() -> None:
     with pytest.raises(StreamClosedError):
         await collect(slow, rest)
     assert len(rest) < len(SCRIPT)
+
+
+@pytest.mark.parametrize("is_complete", [False, True])
+async def test_a_cancellation_from_outside_while_one_is_waited_for(*, is_complete: bool) -> None:
+    """Others get nothing twice, and who misses something is told."""
+    outcomes: list[str] = []
+
+    async def read(consumer: Any, into: list[Any]) -> None:
+        try:
+            await collect(consumer, into)
+        except StreamClosedError:
+            outcomes.append("told")
+
+    ready: list[Any] = []
+    late: list[Any] = []
+    # The answer's last part fits for the one, and one event of it is too many for the other.
+    words = SCRIPT[:3] + SCRIPT[-1:] if is_complete else SCRIPT[:4]
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            async with chat_stream_from(Body(*words, STALL)) as stream:
+                tasks.start_soon(read, stream.subscribe(), ready)
+                slow = stream.subscribe(max_buffer=7)
+                await wait_all_tasks_blocked()
+                scope.cancel()
+                await anyio.sleep_forever()
+        tasks.start_soon(read, slow, late)
+    assert len(set(map(id, ready))) == len(ready) == 8
+    assert late == ready[: len(late)]
+    assert len(late) < 8
+    assert outcomes == ["told", "told"]
+
+
+@pytest.mark.parametrize("way", ["close", "leave"])
+async def test_a_stop_while_the_last_events_wait_for_room_is_no_quiet_end(way: str) -> None:
+    last = SCRIPT[1] + b"data: [DONE]\n\n"  # makes the done event that has no room
+    async with chat_stream_from(Body(SCRIPT[0], last)) as stream:
+        slow = stream.subscribe(max_buffer=2)
+        got = [await anext(slow), await anext(slow)]
+        await wait_all_tasks_blocked()
+        if way == "close":
+            await stream.close()
+    with pytest.raises(StreamClosedError):
+        await collect(slow, got)
+    assert [event.type for event in got] == ["chunk", "content.delta"] * 2
+    with pytest.raises(StreamClosedError):
+        await stream.until_done()
+
+
+@pytest.mark.parametrize("per_read", [1, 10, 400])
+@pytest.mark.parametrize("max_buffer", [2, 16, 1024])
+@pytest.mark.parametrize("way", ["one by one", "batches"])
+@pytest.mark.parametrize("on_full", ["fail", "drop_oldest"])
+async def test_who_does_nothing_but_read_loses_nothing(
+    on_full: Any, way: str, max_buffer: int, per_read: int
+) -> None:
+    count = 1200
+    pieces = [chunk("x") * per_read] * (count // per_read)
+
+    async def source() -> AsyncIterator[bytes]:  # without a wait
+        for piece in pieces:
+            yield piece
+        yield chunk(None, "stop")
+
+    got = 0
+    async with chat_stream_from(source()) as stream:
+        consumer = stream.subscribe(max_buffer=max_buffer, on_full=on_full)
+
+        async def read() -> None:
+            nonlocal got
+            if way == "batches":
+                async for batch in consumer.batches():
+                    got += len(batch)
+            else:
+                async for _ in consumer:
+                    got += 1
+
+        stream.start_soon(read)
+        await wait_all_tasks_blocked()
+        await stream.until_done()
+    assert consumer.dropped == 0
+    assert got == 2 * count + 2
+
+
+async def test_who_is_dropped_is_not_named(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fanout, "_next_collection", 0.0)
+    limits = Limits(slow_consumer_time=0.01)
+    async with chat_stream_from(Body(*SCRIPT), limits=limits) as stream:
+        consumer = stream.subscribe(max_buffer=5)
+        cycle: list[Any] = [consumer]
+        cycle.append(cycle)
+        del consumer, cycle
+        gc.disable()
+        try:
+            await stream.until_done()
+        finally:
+            gc.enable()
+    assert "held its stream" not in caplog.text
 
 
 async def test_the_end_comes_behind_what_another_task_took_and_did_not_give_out() -> None:

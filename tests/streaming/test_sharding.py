@@ -95,6 +95,20 @@ async def test_a_request_that_fails_gives_its_slot_back() -> None:
         assert pools[0].active == 0
 
 
+async def test_no_pool_gets_more_than_it_holds() -> None:
+    """Slots are freed and taken in an order of their own."""
+    pools, transport = sharded(2 * POOL_SIZE)
+    async with httpx.AsyncClient(transport=transport) as client:
+        request = client.build_request("GET", "http://test")
+        responses = [await client.send(request, stream=True) for _ in range(POOL_SIZE + 2)]
+        for response in responses[:3]:
+            await response.aclose()
+        responses += [await client.send(request, stream=True) for _ in range(POOL_SIZE + 1)]
+        assert [pool.active for pool in pools] == [POOL_SIZE, POOL_SIZE]
+        for response in responses:
+            await response.aclose()
+
+
 async def test_the_limit_and_the_reuse_are_exact() -> None:
     """Over the network: never more connections than allowed, and none made needlessly."""
     limit = 2 * POOL_SIZE + 3

@@ -71,6 +71,17 @@ async def expect(
     return caught.value
 
 
+async def test_what_is_complete_is_not_late_while_it_is_drained(unit: float) -> None:
+    limits = Limits(drain_time=4 * unit)
+    whole = Paced((0, chunk("Hello")), (0, chunk(None, "stop")))
+    async with chat_stream_from(whole, timeouts=Timeouts(total=2 * unit), limits=limits) as stream:
+        async for event in stream:
+            if event.type == "content.done":
+                break
+        await anyio.wait_all_tasks_blocked()
+    assert await stream.get_final_text() == "Hello"
+
+
 async def test_first_content(unit: float) -> None:
     timeouts = Timeouts(first_content=10 * unit)
     error = await expect(FirstContentTimeoutError, 10, Body(STALL), unit, timeouts=timeouts)

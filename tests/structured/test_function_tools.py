@@ -573,6 +573,9 @@ def of_both(a: Model, b: Place) -> None: ...
 WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: function_tool(lambda: 1), r"^'<lambda>' cannot be the name of a tool.*name=\.\.\."),
     (lambda: function_tool(café), "^'café' cannot be the name of a tool"),
+    (lambda: function_tool(Shop.price, name=5), "^5 cannot be the name of a tool"),
+    (lambda: function_tool(Shop.price, strict="yes"), "^price: strict must be a bool, not 'yes'"),
+    (lambda: function_tool(Shop.price, description=5), "^price: description must be a str, not 5"),
     (lambda: function_tool(Shop.price, name=""), "^'' cannot be the name of a tool"),
     (lambda: function_tool(Shop.price, name="a" * 65), "^'a+' cannot be the name of a tool"),
     (lambda: function_tool(Shop.price, name="a b"), "^'a b' cannot be the name of a tool"),

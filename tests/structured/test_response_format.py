@@ -230,6 +230,11 @@ def test_made_once() -> None:
     assert repr(response_type_of(list[Person])) == "ResponseType(list[Person])"
 
 
+def test_types_that_are_equal_and_spelt_otherwise_are_told_apart() -> None:
+    one, other = response_type_of(int | str), response_type_of(str | int)
+    assert one.param != other.param  # in the order of the branches
+
+
 def test_the_cache_is_bounded() -> None:
     first = response_type_of(Literal["first"])
     for number in range(CACHED_TYPES):

@@ -1,7 +1,6 @@
-"""Every test here ends in time, and with a look at what it leaves behind."""
+"""Every test here ends in time."""
 
 import functools
-import gc
 import inspect
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,7 @@ HERE: Final = Path(__file__).parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Put a net under hangs, and collect what was dropped while the event loop still runs."""
+    """Put a net under hangs."""
     if not isinstance(item, pytest.Function) or not item.path.is_relative_to(HERE):
         return
     if inspect.iscoroutinefunction(item.obj):
@@ -26,6 +25,5 @@ def pytest_runtest_call(item: pytest.Item) -> None:
         async def test_in_time(**fixtures: object) -> None:
             with anyio.fail_after(HANGS):
                 await test(**fixtures)
-            gc.collect()
 
         item.obj = test_in_time

@@ -35,6 +35,7 @@ from anyio_writer import (
     LogprobsRefusalDeltaEvent,
     LogprobsRefusalDoneEvent,
     Message,
+    MessageParam,
     ParsedChatCompletion,
     ParsedChatCompletionChoice,
     ParsedChatCompletionMessage,
@@ -231,6 +232,19 @@ async def subscribe(stream: ChatCompletionStream[None]) -> None:
     assert_type(deltas.snapshot, ParsedChatCompletion[Any])
     with pytest.raises(InvalidParameterError):
         stream.subscribe(on_full="forget")  # type: ignore[call-overload]
+    texts = stream.subscribe(ContentDeltaEvent, RefusalDeltaEvent, max_buffer=4)
+    assert_type(texts, Subscription[ContentDeltaEvent | RefusalDeltaEvent])
+    async with texts:
+        async for said in texts:
+            assert_type(said.delta, str)
+    assert_type(
+        stream.subscribe(ContentDeltaEvent, RefusalDeltaEvent, ChunkEvent),
+        Subscription[ContentDeltaEvent | RefusalDeltaEvent | ChunkEvent],
+    )
+    assert_type(
+        stream.subscribe(ContentDeltaEvent, RefusalDeltaEvent, ChunkEvent, RefusalDoneEvent),
+        Subscription[ContentDeltaEvent | RefusalDeltaEvent | ChunkEvent | RefusalDoneEvent],
+    )
 
 
 async def wait_for(moment: anyio.Event, name: str) -> None:
@@ -293,6 +307,26 @@ def test_protocol() -> None:
         assert_type(state.handle_chunk(sse), list[Event])
     assert_type(state.finish(), list[Event])
     assert_type(state.get_final_completion(), ParsedChatCompletion[None])
+
+
+async def keep_talking(writer: AsyncWriter, questions: list[str]) -> None:
+    messages: list[MessageParam] = []
+    for question in questions:
+        messages.append({"role": "user", "content": question})
+        async with writer.chat.stream(model="m", messages=messages) as stream:
+            completion = await stream.get_final_completion()
+        messages.append(completion.choices[0].message)
+
+
+async def test_what_was_said_goes_back() -> None:
+    replies = (text_reply("One"), text_reply("Two"))
+    async with (
+        ChatServer(*replies) as server,
+        AsyncWriter(api_key="key", base_url=server.url) as writer,
+    ):
+        await keep_talking(writer, ["First", "Second"])
+    asked = server.requests[1].json()["messages"]
+    assert [message["content"] for message in asked] == ["First", "One", "Second"]
 
 
 def test_wrong_arguments() -> None:
