@@ -10,6 +10,7 @@ import anyio
 
 from .config import DEFAULT_MAX_CONNECTIONS, Configuration, StreamSettings, resolve
 from .errors import ConfigurationError, WriterError
+from .numbers import check_count
 from .streaming.conversation import DEFAULT_MAX_ROUNDS, Conversation
 from .streaming.http import Client, http_module, make_client
 from .streaming.open import make_conversation, make_stream
@@ -51,12 +52,7 @@ class AsyncWriter:
         **configuration: Unpack[Configuration],
     ) -> None:
         self._endpoint, self._settings = resolve(configuration)
-        if (
-            isinstance(max_connections, bool)
-            or not isinstance(max_connections, int)
-            or max_connections < 1
-        ):
-            raise ConfigurationError(f"max_connections must be 1 or more, not {max_connections!r}.")
+        check_count("max_connections", max_connections, ConfigurationError)
         if client is not None:
             http_module(client)
         self._client = client

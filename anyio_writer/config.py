@@ -12,24 +12,13 @@ import httpx
 import msgspec
 
 from .errors import ConfigurationError, WriterError
+from .numbers import check_count, check_positive
 from .protocol.chunks import DEFAULT_MAX_DEPTH
 from .protocol.sse import DEFAULT_MAX_EVENT_BYTES
 
 DEFAULT_BASE_URL: Final = "https://api.writer.com"
 DEFAULT_PATH: Final = "/v1/chat"
 DEFAULT_MAX_CONNECTIONS: Final = 1000
-
-
-def _check_positive(name: str, value: object, *, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ConfigurationError(f"{name} must be a number above 0, not {value!r}.")
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{name} must be a whole number, 1 or more, not {value!r}.")
 
 
 def _check_type(name: str, value: object, expected: type) -> None:
@@ -57,7 +46,9 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            _check_positive(f"Timeouts.{name}", getattr(self, name), optional=True)
+            check_positive(
+                f"Timeouts.{name}", getattr(self, name), ConfigurationError, optional=True
+            )
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +77,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            check = _check_positive if name.endswith("_time") else _check_count
-            check(f"Limits.{name}", getattr(self, name))
+            check = check_positive if name.endswith("_time") else check_count
+            check(f"Limits.{name}", getattr(self, name), ConfigurationError)
 
 
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +102,7 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
         _check_type("timeouts", self.timeouts, Timeouts)
         _check_type("limits", self.limits, Limits)
         _check_type("require_finish", self.require_finish, bool)
-        _check_positive("end_grace", self.end_grace)
+        check_positive("end_grace", self.end_grace, ConfigurationError)
 
 
 class ReadingConfiguration(TypedDict, total=False):
@@ -178,8 +169,7 @@ def resolve_endpoint(
     Raises:
         ConfigurationError: Something is missing or wrong. A key is never shown.
     """
-    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or max_retries < 0:
-        raise ConfigurationError(f"max_retries must be 0 or more, not {max_retries!r}.")
+    check_count("max_retries", max_retries, ConfigurationError, least=0)
     return Endpoint(
         url=_resolve_url(base_url, path),
         api_key=_resolve_key(api_key),
@@ -189,7 +179,11 @@ def resolve_endpoint(
 
 
 def resolve(given: Mapping[str, Any]) -> tuple[Endpoint, StreamSettings]:
-    """Sort out the keyword arguments of ``Configuration``."""
+    """Sort out the keyword arguments of ``Configuration``.
+
+    Raises:
+        ConfigurationError: One is missing, wrong or unknown.
+    """
     _check_names(given, SETTINGS)
     reading = {name: value for name, value in given.items() if name in _READING}
     rest = {name: value for name, value in given.items() if name not in _READING}
@@ -197,7 +191,11 @@ def resolve(given: Mapping[str, Any]) -> tuple[Endpoint, StreamSettings]:
 
 
 def resolve_reading(given: Mapping[str, Any]) -> StreamSettings:
-    """Sort out the keyword arguments of ``ReadingConfiguration``."""
+    """Sort out the keyword arguments of ``ReadingConfiguration``.
+
+    Raises:
+        ConfigurationError: One is wrong or unknown.
+    """
     _check_names(given, _READING)
     return StreamSettings(**given)
 

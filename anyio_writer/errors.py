@@ -117,12 +117,12 @@ _BY_STATUS: Final[dict[int, type[APIStatusError]]] = {
     422: UnprocessableEntityError,
     429: RateLimitError,
 }
-_SERVER_ERROR: Final = 500
+SERVER_ERROR: Final = 500
 
 
 def status_error_class(status_code: int) -> type[APIStatusError]:
     """The class that stands for an HTTP status."""
-    fallback = InternalServerError if status_code >= _SERVER_ERROR else APIStatusError
+    fallback = InternalServerError if status_code >= SERVER_ERROR else APIStatusError
     return _BY_STATUS.get(status_code, fallback)
 
 

@@ -254,8 +254,8 @@ def parse_chunk(payload: bytes, max_depth: int = DEFAULT_MAX_DEPTH) -> ChatCompl
     """Decode the data of one server-sent event.
 
     What is not Unicode (bytes that are not UTF-8, escapes of half a surrogate pair) is read as
-    U+FFFD. A field of the wrong JSON type is taken as
-    missing where nothing depends on it (a date, a fingerprint, a usage count).
+    U+FFFD. A field of the wrong JSON type is taken as missing where nothing depends on it (a date,
+    a fingerprint, a usage count).
 
     Args:
         payload: JSON text.
@@ -289,7 +289,7 @@ _DISPENSABLE: Final = (
     r"|\.choices\[\d+\]\.logprobs"
     r"|\.choices\[\d+\]\.delta\.(?:role|reasoning|reasoning_content|graph_data|llm_data"
     r"|translation_data|web_search_data)"
-    r"|\.choices\[\d+\]\.delta\.tool_calls(?:\[\d+\])?\.(?:type))(?=[.\[]|$)"
+    r"|\.choices\[\d+\]\.delta\.tool_calls(?:\[\d+\])?\.type)(?=[.\[]|$)"
 )
 _STEP: Final = r"\.(\w+)|\[(\d+)\]"
 _WHERE: Final = r" - at `(.+)`$"

@@ -17,6 +17,7 @@ from ..errors import (
     LengthFinishReasonError,
     StreamTruncatedError,
 )
+from ..numbers import check_count
 from .accumulator import Accumulator, ChoiceLog, ItemLog, Snapshot, TextLog, ToolCallLog
 from .chunks import (
     DEFAULT_MAX_DEPTH,
@@ -104,7 +105,8 @@ class ChatCompletionStreamState(Generic[T]):
         """How many chunks have come."""
         self.done_received = False
         """Whether ``[DONE]`` has come; nothing after it counts."""
-        self._n = _checked_number(n)
+        check_count("n", n, InvalidParameterError, optional=True)
+        self._n = n or 1
         self._require_finish = require_finish
         self._max_depth = max_depth
         self._accumulator = Accumulator(response_format, tools)
@@ -510,14 +512,6 @@ class ChatCompletionStreamState(Generic[T]):
             have = sum(len(choices[index].content.at()) for index in waiting)
             return f"no finish reason came for choice {which} ({have} characters had arrived)"
         return f"only {len(choices)} of {self._n} choices came"
-
-
-def _checked_number(n: object) -> int:
-    if n is None:
-        return 1
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise InvalidParameterError(f"n must be a whole number, 1 or more, not {n!r}.")
-    return n
 
 
 def _text_of(content: list[str | ContentBlock]) -> str:

@@ -21,6 +21,7 @@ from ..errors import (
     StreamClosedError,
     StreamTruncatedError,
 )
+from ..numbers import check_count, check_positive
 from ..protocol.completion import (
     ParsedChatCompletion,
     ParsedChatCompletionChoice,
@@ -359,13 +360,7 @@ def _several(n: int) -> InvalidParameterError:
 
 
 def _check(max_rounds: object, total_time: object, n: int | None) -> None:
-    if isinstance(max_rounds, bool) or not isinstance(max_rounds, int) or max_rounds < 1:
-        raise InvalidParameterError(f"max_rounds must be 1 or more, not {max_rounds!r}.")
-    if total_time is not None and (
-        isinstance(total_time, bool)
-        or not isinstance(total_time, int | float)
-        or not total_time > 0
-    ):
-        raise InvalidParameterError(f"total_time must be above 0, or None, not {total_time!r}.")
+    check_count("max_rounds", max_rounds, InvalidParameterError)
+    check_positive("total_time", total_time, InvalidParameterError, optional=True)
     if n not in (None, 1):
         raise _several(n)

@@ -27,6 +27,7 @@ from anyio.lowlevel import checkpoint
 
 from ..config import Limits
 from ..errors import InvalidParameterError, StreamClosedError, WriterError, WrongTaskError
+from ..numbers import check_count
 from ..protocol.completion import ParsedChatCompletion
 from .fanout import DEFAULT_MAX_BUFFER, Fanout, Inbox, OnFull, Subscription
 from .waiting import Signal
@@ -317,8 +318,7 @@ class Feed(ABC, Generic[Ev]):
                     "subscribe() takes classes of events, one by one, such as ContentDeltaEvent, "
                     f"not {event_type!r}."
                 )
-        if isinstance(max_buffer, bool) or not isinstance(max_buffer, int) or max_buffer < 1:
-            raise InvalidParameterError(f"max_buffer must be 1 or more, not {max_buffer!r}.")
+        check_count("max_buffer", max_buffer, InvalidParameterError)
         if on_full not in get_args(OnFull):
             raise InvalidParameterError(
                 f'on_full must be "wait", "drop_oldest" or "fail", not {on_full!r}.'

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
-from ..errors import APIConnectionError, APIStatusError, APITimeoutError, ConnectTimeoutError
+from ..errors import (
+    SERVER_ERROR,
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    ConnectTimeoutError,
+)
 from ..protocol.json import is_object
 
 if TYPE_CHECKING:
@@ -24,7 +30,6 @@ _LONGEST_SERVER_WAIT: Final = 60.0
 _JITTER: Final = 0.25
 
 _RETRYABLE: Final = frozenset({408, 409, 429})
-_SERVER_ERROR: Final = 500
 # A used-up quota answers 429 like a rate limit, but waiting does not help.
 _USED_UP: Final = frozenset({"CompletionModelQuotaError", "insufficient_quota"})
 
@@ -78,7 +83,7 @@ def is_retryable(exc: BaseException) -> bool:
     if decided in ("true", "false"):
         return bool(decided == "true")
     status = exc.response.status_code
-    return (status in _RETRYABLE or status >= _SERVER_ERROR) and not _is_used_up(exc.body)
+    return (status in _RETRYABLE or status >= SERVER_ERROR) and not _is_used_up(exc.body)
 
 
 def server_wait(exc: APIStatusError) -> float | None:

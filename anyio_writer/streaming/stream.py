@@ -9,7 +9,8 @@ import anyio
 
 from ..checks import functions_by_name
 from ..config import StreamSettings
-from ..errors import APIError, StreamClosedError, WriterError
+from ..errors import APIError, InvalidParameterError, StreamClosedError, WriterError
+from ..numbers import check_count
 from ..protocol.chunks import Usage
 from ..protocol.completion import ParsedChatCompletion
 from ..protocol.events import (
@@ -106,7 +107,12 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
     # Consuming.
 
     def text_deltas(self, choice_index: int = 0) -> AsyncIterator[str]:
-        """Just the text of one choice, piece by piece."""
+        """Just the text of one choice, piece by piece.
+
+        Raises:
+            InvalidParameterError: ``choice_index`` is no whole number, or below 0.
+        """
+        check_count("choice_index", choice_index, InvalidParameterError, least=0)
         return _TextDeltas(self._own_consumer(), choice_index)
 
     async def get_final_completion(self) -> ParsedChatCompletion[T]:
@@ -115,7 +121,12 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
         return self.current_completion_snapshot
 
     async def get_final_text(self, choice_index: int = 0) -> str:
-        """The whole text of one choice; "" if it has none."""
+        """The whole text of one choice; "" if it has none.
+
+        Raises:
+            InvalidParameterError: ``choice_index`` is no whole number, or below 0.
+        """
+        check_count("choice_index", choice_index, InvalidParameterError, least=0)
         completion = await self.get_final_completion()
         for choice in completion.choices:
             if choice.index == choice_index:

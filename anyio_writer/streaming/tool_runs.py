@@ -18,6 +18,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ..checks import encode_foreign
 from ..errors import InvalidParameterError, StreamClosedError, WriterError
+from ..numbers import check_count
 from ..protocol.events import FunctionToolCallArgumentsDoneEvent
 from .fanout import Batch, Inbox
 
@@ -279,8 +280,7 @@ def check_tool_options(
     Raises:
         InvalidParameterError: Something is wrong.
     """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise InvalidParameterError(f"{names[0]} must be 1 or more, or None, not {limit!r}.")
+    check_count(names[0], limit, InvalidParameterError, optional=True)
     if on_error not in get_args(OnError):
         raise InvalidParameterError(f'{names[1]} must be "reply" or "raise", not {on_error!r}.')
 

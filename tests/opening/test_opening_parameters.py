@@ -295,10 +295,10 @@ WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"require_finish": 1}, "require_finish must be a bool, not 1."),
     ({"end_grace": -1}, "end_grace must be a number above 0, not -1."),
     ({"end_grace": None}, "end_grace must be a number above 0, not None."),
-    ({"max_retries": -1}, "max_retries must be 0 or more, not -1."),
-    ({"max_retries": True}, "max_retries must be 0 or more, not True."),
-    ({"max_retries": 1.5}, "max_retries must be 0 or more, not 1.5."),
-    ({"max_retries": None}, "max_retries must be 0 or more, not None."),
+    ({"max_retries": -1}, "max_retries must be a whole number, 0 or more, not -1."),
+    ({"max_retries": True}, "max_retries must be a whole number, 0 or more, not True."),
+    ({"max_retries": 1.5}, "max_retries must be a whole number, 0 or more, not 1.5."),
+    ({"max_retries": None}, "max_retries must be a whole number, 0 or more, not None."),
     ({"headers": 5}, "headers must be a mapping, not int."),
     ({"headers": [("a", KEY)]}, "headers must be a mapping, not list."),
     ({"headers": {"a": 5}}, "headers['a'] must be text or None, not int."),
@@ -343,7 +343,9 @@ def test_a_wrong_setting_is_named(given: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1", None])
 def test_max_connections_is_checked(value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"^max_connections must be 1 or more, not "):
+    with pytest.raises(
+        ConfigurationError, match=r"^max_connections must be a whole number, 1 or more, not "
+    ):
         AsyncWriter(api_key=KEY, max_connections=value)
 
 

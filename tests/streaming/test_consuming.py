@@ -13,6 +13,7 @@ from anyio_writer import (
     AsyncWriter,
     ChatCompletionStream,
     ContentDeltaEvent,
+    InvalidParameterError,
     StreamClosedError,
     StreamTruncatedError,
     WriterError,
@@ -373,3 +374,13 @@ async def test_usage_and_done_are_optional(tail: list[bytes]) -> None:
     async with chat_stream_from(Body(chunk("a", "stop"), *tail)) as stream:
         completion = await stream.get_final_completion()
     assert (completion.usage is not None) == (USAGE in tail)
+
+
+@pytest.mark.parametrize("index", ["0", -1, 0.0, None])
+async def test_a_choice_that_is_none(index: Any) -> None:
+    async with chat_stream_from(Body(chunk("a", finish="stop"))) as stream:
+        with pytest.raises(InvalidParameterError, match=r"^choice_index must be a whole number"):
+            stream.text_deltas(index)
+        with pytest.raises(InvalidParameterError, match=r"^choice_index must be a whole number"):
+            await stream.get_final_text(index)
+        assert await stream.get_final_text() == "a"
