@@ -275,7 +275,7 @@ async def test_what_it_says_of_max_tokens() -> None:
 ARCHITECTURE: Final = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 PACKAGE: Final = ROOT / "anyio_writer"
 ORDER: Final = (
-    *("errors", "protocol", "config", "structured"),
+    *("errors", "numbers", "protocol", "config", "structured"),
     *("params", "checks", "streaming", "client", "cli"),
 )
 

@@ -442,14 +442,15 @@ class Fanout:
         full: list[Inbox] = []
         for inbox in recipients:
             batch = sorter.of(inbox.types)
-            if len(batch) > (inbox.room if inbox.on_full == "wait" else inbox.max_buffer // 3):
+            if len(batch) > (inbox.room if _is_waited_for(inbox) else inbox.max_buffer // 3):
                 full.append(inbox)
             elif batch:
                 inbox.put(batch)
+        full.sort(key=_is_waited_for)  # the others are not to wait for it
         for inbox in full:
             with waiting():
                 for part in inbox.cut(sorter.of(inbox.types)):
-                    if inbox.on_full == "wait":
+                    if _is_waited_for(inbox):
                         await self._wait_for_room(inbox, len(part))
                     else:  # a turn; twice, since this task may be the first to have one
                         await checkpoint()
@@ -483,6 +484,10 @@ class Fanout:
         self._is_ended = True
         for inbox in self.recipients:
             inbox.end()
+
+
+def _is_waited_for(inbox: Inbox) -> bool:
+    return inbox.on_full == "wait"
 
 
 def _collect_garbage() -> None:

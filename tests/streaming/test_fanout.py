@@ -527,6 +527,23 @@ async def test_who_does_nothing_but_read_loses_nothing(
     assert got == 2 * count + 2
 
 
+@pytest.mark.parametrize("max_buffer", [5, 1024])
+async def test_who_is_not_waited_for_does_not_wait_for_the_slow(max_buffer: int) -> None:
+    got: list[Any] = []
+    async with chat_stream_from(Body(*SCRIPT[:3], STALL)) as stream:
+        slow = stream.subscribe(max_buffer=2)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(
+                collect, stream.subscribe(max_buffer=max_buffer, on_full="drop_oldest"), got
+            )
+            await wait_all_tasks_blocked()
+            assert len(got) == 4  # the last two have no room in the other channel
+            await slow.aclose()
+            await wait_all_tasks_blocked()
+            assert len(got) == 6
+            tasks.cancel_scope.cancel()
+
+
 async def test_who_is_dropped_is_not_named(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
