@@ -33,6 +33,7 @@ from ..protocol.events import (
     ChunkEvent,
     FunctionToolCallArgumentsDoneEvent,
 )
+from .fanout import in_parts
 from .feed import Feed, Scope
 from .tool_runs import DEFAULT_LIMIT, OnError, ToolResult, ToolRuns, check_tool_options
 from .waiting import Signal
@@ -231,8 +232,9 @@ class Conversation(Feed[ConversationEvent[T]], Generic[T]):
             told = _Told()
             stream.start_soon(self._tell_results, number, runs, told)  # until the last has ended
             async for batch in stream.batches():
-                await self._tell(batch)
-                told.add(batch)
+                for part in in_parts(batch, self._fanout.share):
+                    await self._tell(part)  # gives everybody a turn
+                    told.add(part)
             completion = await stream.get_final_completion()
             self._completions.append(completion)
             if len(completion.choices) > 1:

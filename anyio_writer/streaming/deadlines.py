@@ -99,12 +99,19 @@ class Deadlines:
             return
         self._set(Wait.NEXT_CHUNK, since + idle + patience)
 
+    def complete(self) -> None:
+        """The answer is complete, and the total limit, which is about the answer, was kept."""
+        self._total = math.inf
+        self._set(Wait.END, math.inf)
+
     def end(self, deadline: float) -> None:
         """The answer is complete; only the end of the response is awaited."""
+        self._total = math.inf
         self._set(Wait.END, deadline)
 
     def drain(self, seconds: float) -> None:
-        """What is left is read, but not for long."""
+        """The answer is complete; what is left is read, but not for long."""
+        self._total = math.inf
         self._set(Wait.DRAIN, anyio.current_time() + seconds)
 
     def error(self) -> APITimeoutError | None:
@@ -121,9 +128,7 @@ class Deadlines:
         if self._wait is Wait.DRAIN and wait is not Wait.DRAIN:
             return  # whatever still comes, it is being ended
         self._wait = wait
-        # What is complete cannot be late: the total limit is about the answer.
-        limited = wait is not Wait.END and wait is not Wait.DRAIN
-        self._by_total = limited and self._total < deadline
+        self._by_total = self._total < deadline
         if self._by_total:
             deadline = self._total
         if deadline != self._deadline:

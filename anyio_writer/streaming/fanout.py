@@ -97,27 +97,32 @@ class Inbox:
     # The stream's side.
 
     @property
+    def is_waited_for(self) -> bool:
+        """Whether the stream waits until there is room."""
+        return self.on_full == "wait"
+
+    @property
     def room(self) -> int:
-        """How many events ``put`` takes without a wait, and without a loss to who keeps up."""
-        return self.max_buffer - self._waiting if self.on_full == "wait" else self.share
+        """How many events ``put`` takes without a wait."""
+        return self.max_buffer - self._waiting if self.is_waited_for else _MOST_AT_ONCE
 
     @property
     def share(self) -> int:
-        """How many events may come between two turns of the consumer's.
+        """How many events should come between two turns of a consumer that is not waited for.
 
-        One that is not waited for loses nothing all the same if it does nothing but read. The
-        event loop may begin a round with either task, so up to three shares wait at times, and the
-        last chunk of each may bring several events.
+        If it does nothing but read, it loses nothing then: the event loop may begin a round with
+        either task, so up to three shares wait at times, and the last chunk of each may bring
+        several events. One with more than that before it is busy, and holds nobody up.
         """
-        if self.on_full == "wait":
+        if self._waiting > self.max_buffer // 2 or self.is_ended:
             return _MOST_AT_ONCE
-        return max(1, min(_MOST_AT_ONCE, self.max_buffer // 8))
+        return max(1, min(self.max_buffer // 8, _MOST_AT_ONCE))
 
     @property
     def most_taken(self) -> int | None:
         """How many events are taken at once, one by one, before others get a turn."""
         # As much as comes between two turns, where nobody waits for the consumer.
-        return _FAIR_SHARE if self.on_full == "wait" else None
+        return _FAIR_SHARE if self.is_waited_for else None
 
     def put_all(self, batch: Batch) -> None:
         """``put`` for a batch of any size."""
@@ -126,10 +131,7 @@ class Inbox:
 
     def cut(self, batch: Batch) -> Iterable[Batch]:
         """The batch in parts that fit into the empty channel."""
-        size = self.max_buffer
-        if len(batch) <= size:
-            return (batch,)
-        return (batch[start : start + size] for start in range(0, len(batch), size))
+        return in_parts(batch, self.max_buffer)
 
     def put(self, batch: Batch) -> None:
         """Hand a batch over, by the consumer's own rule if there is no room for it."""
@@ -378,13 +380,12 @@ class Batches(Generic[E]):
 class Fanout:
     """All consumers of one stream."""
 
-    __slots__ = ("_is_ended", "_slow_consumer_time", "recipients", "share", "was_left")
+    __slots__ = ("_is_ended", "_not_waited_for", "_slow_consumer_time", "recipients", "was_left")
 
     def __init__(self, slow_consumer_time: float) -> None:
         self.recipients: tuple[Inbox, ...] = ()
         """Who is to get what is read next. Those who join later find it in their snapshot."""
-        self.share = _MOST_AT_ONCE
-        """How many events may come between two turns of everybody else's."""
+        self._not_waited_for: tuple[Inbox, ...] = ()
         self.was_left = False
         """Whether a consumer has left before the end."""
         self._is_ended = False
@@ -404,7 +405,12 @@ class Fanout:
 
     def _set_recipients(self, recipients: tuple[Inbox, ...]) -> None:
         self.recipients = recipients
-        self.share = min((inbox.share for inbox in recipients), default=_MOST_AT_ONCE)
+        self._not_waited_for = tuple(inbox for inbox in recipients if not inbox.is_waited_for)
+
+    @property
+    def share(self) -> int:
+        """How many events should come before all consumers get a turn."""
+        return min((inbox.share for inbox in self._not_waited_for), default=_MOST_AT_ONCE)
 
     @property
     def room(self) -> int:
@@ -442,19 +448,14 @@ class Fanout:
         full: list[Inbox] = []
         for inbox in recipients:
             batch = sorter.of(inbox.types)
-            if len(batch) > (inbox.room if _is_waited_for(inbox) else inbox.max_buffer // 3):
+            if len(batch) > inbox.room:
                 full.append(inbox)
             elif batch:
-                inbox.put(batch)
-        full.sort(key=_is_waited_for)  # the others are not to wait for it
+                inbox.put_all(batch)
         for inbox in full:
             with waiting():
                 for part in inbox.cut(sorter.of(inbox.types)):
-                    if _is_waited_for(inbox):
-                        await self._wait_for_room(inbox, len(part))
-                    else:  # a turn; twice, since this task may be the first to have one
-                        await checkpoint()
-                        await checkpoint()
+                    await self._wait_for_room(inbox, len(part))
                     inbox.put(part)
 
     async def _wait_for_room(self, inbox: Inbox, count: int) -> None:
@@ -486,8 +487,11 @@ class Fanout:
             inbox.end()
 
 
-def _is_waited_for(inbox: Inbox) -> bool:
-    return inbox.on_full == "wait"
+def in_parts(batch: Batch, size: int) -> Iterable[Batch]:
+    """The batch in parts of that many events."""
+    if len(batch) <= size:
+        return (batch,)
+    return (batch[start : start + size] for start in range(0, len(batch), size))
 
 
 def _collect_garbage() -> None:

@@ -278,6 +278,20 @@ class Feed(ABC, Generic[Ev]):
     @overload
     def subscribe(
         self,
+        event_type: type[Any],
+        second: type[Any],
+        third: type[Any],
+        fourth: type[Any],
+        fifth: type[Any],
+        /,
+        *others: type[Any],
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+        on_full: OnFull = "wait",
+    ) -> Subscription[Any]: ...
+
+    @overload
+    def subscribe(
+        self,
         /,
         *event_types: type[E],
         max_buffer: int = DEFAULT_MAX_BUFFER,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn
 
 import anyio
@@ -37,7 +37,7 @@ class Pump:
         *("_budget", "_chunk_count", "_deadlines", "_decoder", "_events", "_failure", "_fanout"),
         *("_has_content", "_head", "_is_settled", "_last_chunk", "_now", "_recipients"),
         *("_settings", "_slice", "_source", "_state", "_surplus", "_turns"),
-        *("bytes_received", "is_waiting"),
+        *("bytes_received", "is_held_up"),
     )
 
     def __init__(
@@ -48,8 +48,8 @@ class Pump:
         settings: StreamSettings,
     ) -> None:
         self.bytes_received = 0
-        self.is_waiting = False
-        """Whether the next piece of the body is being waited for."""
+        self.is_held_up = False
+        """Whether a consumer without room is being waited for."""
         self._source = source
         self._state = state
         self._fanout = fanout
@@ -91,7 +91,6 @@ class Pump:
         else:
             await self._hand_on()
         finally:
-            self.is_waiting = False
             self._failure = None  # it refers to this frame
 
     def finish_complete(self) -> None:
@@ -150,7 +149,7 @@ class Pump:
                 self._failure = exc
                 return False
             del piece, data  # the wait for the next one may be long
-            if is_urgent or len(self._events) > self._budget or self._turns > self._slice:
+            if is_urgent or len(self._events) > self._budget or self._turns >= self._slice:
                 return False
         return True
 
@@ -172,7 +171,6 @@ class Pump:
             self._deadlines.next_chunk(self._last_chunk)
         else:
             self._deadlines.first_content()
-        self.is_waiting = True
 
     # Handling.
 
@@ -204,8 +202,9 @@ class Pump:
     def _settle(self) -> None:
         self._is_settled = True
         self._recipients = self._fanout.recipients
-        self._budget = self._fanout.room
-        self._slice = min(_SLICE, -(-self._fanout.share // 2))  # most chunks bring two events
+        share = self._fanout.share
+        self._budget = min(self._fanout.room, share)
+        self._slice = min(_SLICE, -(-share // 2))  # most chunks bring two events
 
     async def _attend(self) -> None:
         """Do what may have to wait, and raise what is wrong."""
@@ -226,7 +225,7 @@ class Pump:
                 await self._pause()
             if not self._state.done_received:
                 self._decoder.raise_pending_error()
-        elif len(self._events) > self._budget or self._turns > self._slice:
+        elif len(self._events) > self._budget or self._turns >= self._slice:
             await self._pause()
 
     async def _refuse(self, head: bytes) -> NoReturn:
@@ -245,12 +244,22 @@ class Pump:
         await checkpoint()
 
     async def _hand_on(self) -> None:
-        self.is_waiting = False
         self._is_settled = False
+        if self._state.complete:
+            self._deadlines.complete()
         if self._events:
             # If this is cancelled they stay, as ``has_lost_events``, and are never handed on again.
-            await self._fanout.put(self._events, self._recipients, self._deadlines.consumer)
+            await self._fanout.put(self._events, self._recipients, self._hold_up)
             self._events = []
+
+    @contextmanager
+    def _hold_up(self) -> Generator[None]:
+        self.is_held_up = True
+        try:
+            with self._deadlines.consumer():
+                yield
+        finally:
+            self.is_held_up = False
 
     def _finish(self, broken: Exception | None) -> None:
         if not self._is_settled:

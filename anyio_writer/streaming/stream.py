@@ -98,7 +98,7 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
         return self._deadlines.scope
 
     def _stop(self, scope: Scope) -> None:
-        if self._state.complete and self._pump.is_waiting:
+        if self._state.complete and not self._is_ended and not self._pump.is_held_up:
             # Only the end of the response is missing: a moment's patience saves the connection.
             self._deadlines.drain(self._settings.limits.drain_time)
         else:

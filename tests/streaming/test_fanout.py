@@ -27,7 +27,7 @@ from anyio_writer import (
     chat_stream_from,
 )
 from anyio_writer.streaming import fanout
-from tests.streaming.helpers import STALL, Body, chunk
+from tests.streaming.helpers import STALL, USAGE, Body, chunk
 
 WORDS = [f"{number} " for number in range(40)]
 SCRIPT = [*(chunk(word) for word in WORDS), chunk(None, "stop")]
@@ -493,7 +493,7 @@ async def test_a_stop_while_the_last_events_wait_for_room_is_no_quiet_end(way: s
 
 
 @pytest.mark.parametrize("per_read", [1, 10, 400])
-@pytest.mark.parametrize("max_buffer", [2, 16, 1024])
+@pytest.mark.parametrize("max_buffer", [16, 100, 1024])
 @pytest.mark.parametrize("way", ["one by one", "batches"])
 @pytest.mark.parametrize("on_full", ["fail", "drop_oldest"])
 async def test_who_does_nothing_but_read_loses_nothing(
@@ -525,6 +525,51 @@ async def test_who_does_nothing_but_read_loses_nothing(
         await stream.until_done()
     assert consumer.dropped == 0
     assert got == 2 * count + 2
+
+
+@pytest.mark.parametrize("max_buffer", [1, 2, 5, 7, 1024])
+@pytest.mark.parametrize("on_full", ["fail", "drop_oldest"])
+async def test_who_is_not_waited_for_takes_nothing_from_a_complete_answer(
+    on_full: Any, max_buffer: int
+) -> None:
+    async with chat_stream_from(Body(SCRIPT[0], SCRIPT[-1] + USAGE)) as stream:
+        unread = stream.subscribe(max_buffer=max_buffer, on_full=on_full)
+        waited_for = stream.subscribe()
+        async for event in stream:
+            if event.type == "content.done":
+                break
+    assert await stream.get_final_text() == WORDS[0]
+    assert stream.usage is not None
+    assert [event.type async for event in waited_for][-1] == "chunk"
+    await unread.aclose()
+
+
+@pytest.mark.parametrize("count", [1, 50])
+@pytest.mark.parametrize("on_full", ["fail", "drop_oldest"])
+async def test_who_is_not_waited_for_and_does_not_read_slows_nobody(
+    on_full: Any, count: int
+) -> None:
+    turns = 0
+
+    async def pieces() -> AsyncIterator[bytes]:  # without a wait
+        for _ in range(2000):
+            yield SCRIPT[0]
+        yield SCRIPT[-1]
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async with chat_stream_from(pieces()) as stream:
+        idle = [stream.subscribe(max_buffer=1, on_full=on_full) for _ in range(count)]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(count_turns)
+            await stream.get_final_completion()
+            tasks.cancel_scope.cancel()
+    assert turns < 100
+    assert len(idle) == count
 
 
 @pytest.mark.parametrize("max_buffer", [5, 1024])

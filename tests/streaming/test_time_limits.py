@@ -82,6 +82,23 @@ async def test_what_is_complete_is_not_late_while_it_is_drained(unit: float) -> 
     assert await stream.get_final_text() == "Hello"
 
 
+@pytest.mark.parametrize("unread", [{"max_buffer": 4}, {"max_buffer": 2, "on_full": "fail"}])
+async def test_what_is_complete_is_not_late_while_a_consumer_is_waited_for(
+    unread: Any, unit: float
+) -> None:
+    source = Paced((0, chunk("Hello")), (0, chunk(None, "stop")), (3 * unit, USAGE))
+    settings: Any = {"timeouts": Timeouts(total=2 * unit), "end_grace": 8 * unit}
+    async with chat_stream_from(source, **settings) as stream:
+        slow = stream.subscribe(**unread)
+
+        async def read_late() -> None:
+            await anyio.sleep(5 * unit)
+            await slow.aclose()
+
+        stream.start_soon(read_late)
+        assert await stream.get_final_text() == "Hello"
+
+
 async def test_first_content(unit: float) -> None:
     timeouts = Timeouts(first_content=10 * unit)
     error = await expect(FirstContentTimeoutError, 10, Body(STALL), unit, timeouts=timeouts)

@@ -245,6 +245,8 @@ async def subscribe(stream: ChatCompletionStream[None]) -> None:
         stream.subscribe(ContentDeltaEvent, RefusalDeltaEvent, ChunkEvent, RefusalDoneEvent),
         Subscription[ContentDeltaEvent | RefusalDeltaEvent | ChunkEvent | RefusalDoneEvent],
     )
+    five = (ContentDeltaEvent, RefusalDeltaEvent, ChunkEvent, RefusalDoneEvent, ContentDoneEvent)
+    assert_type(stream.subscribe(*five), Subscription[Any])
 
 
 async def wait_for(moment: anyio.Event, name: str) -> None:
