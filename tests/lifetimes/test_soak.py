@@ -90,7 +90,7 @@ def look(writer: AsyncWriter) -> dict[str, int]:
     return {
         "tasks": len(tasks_of_clients()),
         "sockets": len(list(FILES.iterdir())),
-        "objects": len(gc.get_objects()),
+        "objects": gc.get_freeze_count() + len(gc.get_objects()),
         "blocks of memory": sys.getallocatedblocks(),
         "bytes of memory": int(MEMORY.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
     }
