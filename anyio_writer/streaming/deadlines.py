@@ -102,7 +102,7 @@ class Deadlines:
     def complete(self) -> None:
         """The answer is complete, and the total limit, which is about the answer, was kept."""
         self._total = math.inf
-        self._set(Wait.END, math.inf)
+        self._set(Wait.END, math.inf if self._by_total else self._deadline)
 
     def end(self, deadline: float) -> None:
         """The answer is complete; only the end of the response is awaited."""

@@ -410,7 +410,9 @@ class Fanout:
     @property
     def share(self) -> int:
         """How many events should come before all consumers get a turn."""
-        return min((inbox.share for inbox in self._not_waited_for), default=_MOST_AT_ONCE)
+        if not self._not_waited_for:  # nearly always, and asked with every read
+            return _MOST_AT_ONCE
+        return min(inbox.share for inbox in self._not_waited_for)
 
     @property
     def room(self) -> int:

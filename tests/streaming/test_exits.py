@@ -486,6 +486,18 @@ async def test_native_cancellation(where: str, times: int, anyio_backend_name: s
             assert pool_is_idle(writer._client)
 
 
+async def slow_to_close(closing: anyio.Event) -> AsyncGenerator[bytes]:
+    """A source that says when it is being closed, and then takes its time."""
+    try:
+        yield FIRST
+        await anyio.sleep_forever()
+    finally:
+        closing.set()
+        with anyio.CancelScope(shield=True):
+            await wait_all_tasks_blocked()
+            await anyio.lowlevel.checkpoint()
+
+
 @pytest.mark.parametrize("way", ["raise", "cancel", "leave"])
 async def test_native_cancellation_while_it_is_cleaned_up(
     way: str, anyio_backend_name: str
@@ -493,21 +505,11 @@ async def test_native_cancellation_while_it_is_cleaned_up(
     """asyncio says it once: whoever swallows it leaves a task that nobody can end."""
     if anyio_backend_name != "asyncio":
         return
-    closing = asyncio.Event()
-
-    async def pieces() -> AsyncGenerator[bytes]:
-        try:
-            yield FIRST
-            await anyio.sleep_forever()
-        finally:
-            closing.set()
-            with anyio.CancelScope(shield=True):
-                await wait_all_tasks_blocked()
-                await asyncio.sleep(0)
+    closing = anyio.Event()
 
     async def run() -> None:
         with suppress(Boom), anyio.CancelScope() as scope:
-            async with chat_stream_from(pieces()) as stream:
+            async with chat_stream_from(slow_to_close(closing)) as stream:
                 await anext(stream)
                 if way == "cancel":
                     scope.cancel()
@@ -528,15 +530,6 @@ async def test_native_cancellation_while_it_is_cleaned_up(
 async def test_a_scope_s_cancellation_while_it_is_cleaned_up_lets_the_error_out() -> None:
     closing = anyio.Event()
 
-    async def pieces() -> AsyncGenerator[bytes]:
-        try:
-            yield FIRST
-            await anyio.sleep_forever()
-        finally:
-            closing.set()
-            with anyio.CancelScope(shield=True):
-                await wait_all_tasks_blocked()
-
     async def cancel(scope: anyio.CancelScope) -> None:
         await closing.wait()
         scope.cancel()
@@ -545,7 +538,7 @@ async def test_a_scope_s_cancellation_while_it_is_cleaned_up_lets_the_error_out(
         with anyio.CancelScope() as scope:
             tasks.start_soon(cancel, scope)
             with pytest.raises(Boom):
-                async with chat_stream_from(pieces()) as stream:
+                async with chat_stream_from(slow_to_close(closing)) as stream:
                     await anext(stream)
                     raise Boom
         assert scope.cancel_called
