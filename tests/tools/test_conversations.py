@@ -675,3 +675,21 @@ def test_its_events_as_json() -> None:
     }
     assert msgspec.json.encode(RoundStartedEvent(2)) == b'{"type":"round.started","round":2}'
     assert result.type == "tool.result"
+
+
+@pytest.mark.parametrize("on_full", ["fail", "drop_oldest"])
+async def test_who_does_nothing_but_read_loses_nothing(on_full: Any) -> None:
+    """Nobody waits for it, and one read of the response brings many times its channel."""
+    words = 500
+    got: list[str] = []
+    async with talk([chunk("word ") * words + chunk(None, "stop")]) as conversation:
+        consumer = conversation.subscribe(max_buffer=64, on_full=on_full)
+
+        async def read() -> None:
+            got.extend([event.type async for event in consumer])
+
+        conversation.start_soon(read)
+        await wait_all_tasks_blocked()
+        await conversation.get_final_completion()
+    assert consumer.dropped == 0
+    assert got.count("content.delta") == words
