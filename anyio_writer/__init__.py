@@ -15,6 +15,10 @@ from .client import AsyncWriter as AsyncWriter
 from .config import Configuration as Configuration
 from .config import Limits as Limits
 from .config import Timeouts as Timeouts
+from .conversation import Conversation as Conversation
+from .conversation import ConversationEvent as ConversationEvent
+from .conversation import RoundStartedEvent as RoundStartedEvent
+from .conversation import ToolResultEvent as ToolResultEvent
 from .errors import APIConnectionError as APIConnectionError
 from .errors import APIError as APIError
 from .errors import APIResponseValidationError as APIResponseValidationError
@@ -46,6 +50,9 @@ from .errors import UnprocessableEntityError as UnprocessableEntityError
 from .errors import ValueMismatchError as ValueMismatchError
 from .errors import WriterError as WriterError
 from .errors import WrongTaskError as WrongTaskError
+from .open import chat_stream_from as chat_stream_from
+from .open import open_chat_stream as open_chat_stream
+from .open import open_conversation as open_conversation
 from .protocol import ChatCompletionChunk as ChatCompletionChunk
 from .protocol import ChatCompletionStreamEvent as ChatCompletionStreamEvent
 from .protocol import ChatCompletionStreamState as ChatCompletionStreamState
@@ -72,32 +79,25 @@ from .protocol import SSEDecoder as SSEDecoder
 from .protocol import TranslationData as TranslationData
 from .protocol import Usage as Usage
 from .protocol import WebSearchData as WebSearchData
-from .streaming.conversation import Conversation as Conversation
-from .streaming.conversation import ConversationEvent as ConversationEvent
-from .streaming.conversation import RoundStartedEvent as RoundStartedEvent
-from .streaming.conversation import ToolResultEvent as ToolResultEvent
 from .streaming.fanout import Subscription as Subscription
-from .streaming.open import chat_stream_from as chat_stream_from
-from .streaming.open import open_chat_stream as open_chat_stream
-from .streaming.open import open_conversation as open_conversation
 from .streaming.stream import AsyncChatCompletionStream as AsyncChatCompletionStream
 from .streaming.stream import ChatCompletionStream as ChatCompletionStream
 from .streaming.tool_runs import ToolResult as ToolResult
 from .streaming.tool_runs import ToolRuns as ToolRuns
 
 if TYPE_CHECKING:
-    from .params import ChatRequest as ChatRequest
-    from .params import FunctionToolParam as FunctionToolParam
-    from .params import GraphTool as GraphTool
-    from .params import LLMTool as LLMTool
-    from .params import Message as Message
-    from .params import MessageParam as MessageParam
-    from .params import ResponseFormat as ResponseFormat
-    from .params import Tool as Tool
-    from .params import ToolChoice as ToolChoice
-    from .params import TranslationTool as TranslationTool
-    from .params import VisionTool as VisionTool
-    from .params import WebSearchTool as WebSearchTool
+    from .request.params import ChatRequest as ChatRequest
+    from .request.params import FunctionToolParam as FunctionToolParam
+    from .request.params import GraphTool as GraphTool
+    from .request.params import LLMTool as LLMTool
+    from .request.params import Message as Message
+    from .request.params import MessageParam as MessageParam
+    from .request.params import ResponseFormat as ResponseFormat
+    from .request.params import Tool as Tool
+    from .request.params import ToolChoice as ToolChoice
+    from .request.params import TranslationTool as TranslationTool
+    from .request.params import VisionTool as VisionTool
+    from .request.params import WebSearchTool as WebSearchTool
     from .structured.response_format import ResponseType as ResponseType
     from .structured.response_format import response_type_of as response_type_of
     from .structured.tools import FunctionTool as FunctionTool
@@ -105,18 +105,18 @@ if TYPE_CHECKING:
 else:  # hidden from type checkers, which would take any name for one that comes later
     # What a first stream can do without is imported when it is asked for (PEP 562).
     _LATER = {
-        "ChatRequest": ".params",
-        "FunctionToolParam": ".params",
-        "GraphTool": ".params",
-        "LLMTool": ".params",
-        "Message": ".params",
-        "MessageParam": ".params",
-        "ResponseFormat": ".params",
-        "Tool": ".params",
-        "ToolChoice": ".params",
-        "TranslationTool": ".params",
-        "VisionTool": ".params",
-        "WebSearchTool": ".params",
+        "ChatRequest": ".request.params",
+        "FunctionToolParam": ".request.params",
+        "GraphTool": ".request.params",
+        "LLMTool": ".request.params",
+        "Message": ".request.params",
+        "MessageParam": ".request.params",
+        "ResponseFormat": ".request.params",
+        "Tool": ".request.params",
+        "ToolChoice": ".request.params",
+        "TranslationTool": ".request.params",
+        "VisionTool": ".request.params",
+        "WebSearchTool": ".request.params",
         "ResponseType": ".structured.response_format",
         "response_type_of": ".structured.response_format",
         "FunctionTool": ".structured.tools",

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 import anyio
 
 from .config import DEFAULT_MAX_CONNECTIONS, Configuration, StreamSettings, resolve
+from .conversation import DEFAULT_MAX_ROUNDS, Conversation
 from .errors import ConfigurationError, WriterError
 from .numbers import check_count
-from .streaming.conversation import DEFAULT_MAX_ROUNDS, Conversation
-from .streaming.http import Client, http_module, make_client
-from .streaming.open import make_conversation, make_stream
+from .open import make_conversation, make_stream
 from .streaming.stream import ChatCompletionStream
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError
+from .transport.client import Client, http_module, make_client
 
 if TYPE_CHECKING:
-    from .params import ChatRequest, ResponseFormat
+    from .request.params import ChatRequest, ResponseFormat
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 import anyio_writer
-from anyio_writer import checks
+from anyio_writer.request import validation
 
 NEEDED_ANYWAY: Final = "import httpx, msgspec, anyio"
 LATER: Final = frozenset(
@@ -26,7 +26,10 @@ LATER: Final = frozenset(
     }
 )
 
-OUR_OWN_LATER: Final = ("anyio_writer.params", "anyio_writer.structured")  # types, and tools
+OUR_OWN_LATER: Final = (
+    "anyio_writer.request.params",
+    "anyio_writer.structured",
+)  # types, and tools
 
 
 def fresh(code: str) -> str:
@@ -151,4 +154,4 @@ def test_a_name_that_is_not_there_is_an_error_as_of_any_module() -> None:
 def test_the_check_of_a_request_knows_the_fields_that_its_type_has() -> None:
     """Two lists, so that a request can be checked without its type."""
     fields = anyio_writer.ChatRequest.__annotations__.keys() | {"response_format"}
-    assert fields == checks._FIELDS
+    assert fields == validation._FIELDS

@@ -8,7 +8,7 @@ from typing import Final
 import httpx
 from rich.text import Text
 
-from ..streaming.open import open_chat_stream
+from ..open import open_chat_stream
 from ..testing import ChatServer, text_reply
 from .output import Output
 from .run import show

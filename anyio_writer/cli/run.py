@@ -13,10 +13,10 @@ import msgspec
 
 from ..config import Timeouts
 from ..errors import ConfigurationError, InvalidParameterError, WriterError
-from ..params import Message
+from ..open import open_chat_stream
 from ..protocol.completion import ParsedChatCompletion
 from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent
-from ..streaming.open import open_chat_stream
+from ..request.params import Message
 from ..streaming.stream import ChatCompletionStream
 from .exits import explain
 from .output import Output

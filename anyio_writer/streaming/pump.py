@@ -16,7 +16,7 @@ from ..protocol.extent import Wholeness, wholeness
 from ..protocol.json import error_message, is_object, parse_json, shorten
 from ..protocol.sse import ChatSSEDecoder, ServerSentEvent, is_event_stream
 from ..protocol.state import ChatCompletionStreamState
-from .connection import ByteSource
+from ..transport.source import ByteSource
 from .deadlines import Deadlines
 from .fanout import Fanout, Inbox
 from .waiting import clock, notice_waits

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import anyio
 
-from ..checks import functions_by_name
 from ..config import StreamSettings
 from ..errors import APIError, InvalidParameterError, StreamClosedError, WriterError
 from ..numbers import check_count
@@ -20,7 +19,8 @@ from ..protocol.events import (
 )
 from ..protocol.state import ChatCompletionStreamState
 from ..protocol.values import ValueReader
-from .connection import ByteSource, request_id_of
+from ..request.validation import functions_by_name
+from ..transport.source import ByteSource, request_id_of
 from .deadlines import Deadlines
 from .feed import Feed, Scope
 from .pump import Pump

@@ -16,14 +16,14 @@ import anyio.to_thread
 import msgspec
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ..checks import encode_foreign
 from ..errors import InvalidParameterError, StreamClosedError, WriterError
 from ..numbers import check_count
 from ..protocol.events import FunctionToolCallArgumentsDoneEvent
+from ..request.validation import encode_foreign
 from .fanout import Batch, Inbox
 
 if TYPE_CHECKING:
-    from ..params import Message
+    from ..request.params import Message
     from ..structured.tools import FunctionTool
 
 OnError: TypeAlias = Literal["reply", "raise"]

@@ -19,10 +19,10 @@ from anyio.lowlevel import checkpoint
 
 from anyio_writer import AsyncWriter, ChatCompletionStream, chat_stream_from
 from anyio_writer.protocol import chunks, state
-from anyio_writer.streaming.chunked import PlainChunks
 from anyio_writer.streaming.deadlines import Deadlines
 from anyio_writer.streaming.pump import Pump
 from anyio_writer.testing import ChatServer, Hold, Reply, sse_event, writer_chunks
+from anyio_writer.transport.chunked import PlainChunks
 from tests.streaming.helpers import QUESTION
 
 TOKENS = 998

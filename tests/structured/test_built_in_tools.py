@@ -9,8 +9,7 @@ from typing import Any, assert_type
 import pytest
 
 from anyio_writer import InvalidParameterError, Tool
-from anyio_writer.checks import build_body, encode_body
-from anyio_writer.params import (
+from anyio_writer.request.params import (
     FunctionToolParam,
     GraphTool,
     LLMTool,
@@ -18,6 +17,7 @@ from anyio_writer.params import (
     VisionTool,
     WebSearchTool,
 )
+from anyio_writer.request.validation import build_body, encode_body
 from anyio_writer.structured.tools import FunctionTool, function_tool
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hi"}]

@@ -28,7 +28,7 @@ from anyio_writer import (
     WrongTaskError,
     chat_stream_from,
 )
-from anyio_writer.streaming.conversation import (
+from anyio_writer.conversation import (
     Conversation,
     RoundStartedEvent,
     ToolResultEvent,

@@ -12,7 +12,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from anyio_writer import chat_stream_from
-from anyio_writer.streaming.conversation import Conversation
+from anyio_writer.conversation import Conversation
 from anyio_writer.structured.tools import function_tool
 from tests.lifetimes.lifetime_helpers import tasks_of_clients
 from tests.lifetimes.test_cancel_at_every_step import WAYS, cancelled_at

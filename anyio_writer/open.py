@@ -6,8 +6,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from ..checks import build_body, functions_by_name, is_function_tool
-from ..config import (
+from .config import (
     Configuration,
     Endpoint,
     ReadingConfiguration,
@@ -15,18 +14,19 @@ from ..config import (
     resolve,
     resolve_reading,
 )
-from ..errors import ConfigurationError, InvalidParameterError
-from ..protocol.json import is_array, is_object
-from .connection import Gate, HTTPSource, IterableSource
 from .conversation import DEFAULT_MAX_ROUNDS, Conversation
-from .http import Client, http_module
-from .stream import ChatCompletionStream
-from .tool_runs import DEFAULT_LIMIT, OnError, check_tool_options
+from .errors import ConfigurationError, InvalidParameterError
+from .protocol.json import is_array, is_object
+from .request.validation import build_body, functions_by_name, is_function_tool
+from .streaming.stream import ChatCompletionStream
+from .streaming.tool_runs import DEFAULT_LIMIT, OnError, check_tool_options
+from .transport.client import Client, http_module
+from .transport.source import Gate, HTTPSource, IterableSource
 
 if TYPE_CHECKING:
-    from ..params import ChatRequest, ResponseFormat
-    from ..structured.response_format import ResponseType
-    from ..structured.tools import FunctionTool
+    from .request.params import ChatRequest, ResponseFormat
+    from .structured.response_format import ResponseType
+    from .structured.tools import FunctionTool
 
     class OpenArguments(ChatRequest, Configuration, total=False):
         """A request and where it goes, as keyword arguments."""
@@ -344,7 +344,7 @@ def _reader_of(response_format: object) -> ResponseType[Any] | None:
     if response_format is None or isinstance(response_format, Mapping | str):
         return None  # the API's own form, or what is refused for not having it
     # Not at the top: only who wants a type has to know what types are in JSON.
-    from ..structured.response_format import response_type_of  # noqa: PLC0415
+    from .structured.response_format import response_type_of  # noqa: PLC0415
 
     return response_type_of(response_format)
 

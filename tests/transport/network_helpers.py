@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from anyio_writer.streaming.network import NetworkStream, SocketStream
+from anyio_writer.transport.network import NetworkStream, SocketStream
 
 HANGS = 10
 

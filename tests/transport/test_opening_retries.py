@@ -29,7 +29,6 @@ from anyio_writer import (
     Timeouts,
     TotalTimeoutError,
 )
-from anyio_writer.streaming import retries
 from anyio_writer.testing import (
     AnyReply,
     ChatServer,
@@ -41,7 +40,8 @@ from anyio_writer.testing import (
     text_reply,
     writer_error,
 )
-from tests.opening.opening_helpers import (
+from anyio_writer.transport import retries
+from tests.transport.opening_helpers import (
     HANGS,
     KEY,
     MESSAGES,

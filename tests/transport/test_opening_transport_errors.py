@@ -23,7 +23,7 @@ from anyio_writer import (
     StreamTruncatedError,
     WriterError,
 )
-from tests.opening.opening_helpers import HANGS, KEY, WHOLE, stream_to
+from tests.transport.opening_helpers import HANGS, KEY, WHOLE, stream_to
 
 SAID = "the transport's own words"
 PIECE = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 import anyio
 
-from .http import is_of_a_library, is_transport_error
+from .client import is_of_a_library, is_transport_error
 
 DIRECT: Final = "anyio_writer.body"
 """The extension of a response that has its body without the generator that httpx puts around it.

@@ -14,8 +14,8 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
-from anyio_writer.streaming.network import AsyncioSocketStream, SocketStream, socket_stream
-from tests.streaming.network_helpers import HANGS, Ends, connected, outcome_of
+from anyio_writer.transport.network import AsyncioSocketStream, SocketStream, socket_stream
+from tests.transport.network_helpers import HANGS, Ends, connected, outcome_of
 
 
 @pytest.fixture(

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Typ
 import msgspec
 from msgspec import Meta
 
-from .config import SETTINGS, check_headers
-from .errors import InvalidParameterError
-from .protocol.completion import ParsedChatCompletionMessage
-from .protocol.json import is_array
+from ..config import SETTINGS, check_headers
+from ..errors import InvalidParameterError
+from ..protocol.completion import ParsedChatCompletionMessage
+from ..protocol.json import is_array
 
 if TYPE_CHECKING:
-    from .structured.tools import FunctionTool
+    from ..structured.tools import FunctionTool
 
 _NOT_IN_BODY: Final = frozenset({"extra_headers", "extra_query", "extra_body"})
 
@@ -347,7 +347,7 @@ def _refuse_functions(tools: Any) -> None:
 def is_function_tool(value: object) -> TypeGuard[FunctionTool[..., Any]]:
     """Whether something was made by ``function_tool``."""
     # Not at the top: without tools nobody has to know how one is made.
-    from .structured.tools import FunctionTool  # noqa: PLC0415
+    from ..structured.tools import FunctionTool  # noqa: PLC0415
 
     return isinstance(value, FunctionTool)
 

@@ -21,7 +21,6 @@ from anyio_writer import (
     Timeouts,
     WriterError,
 )
-from anyio_writer.streaming.http import make_client
 from anyio_writer.testing import (
     ChatServer,
     Encoding,
@@ -31,7 +30,8 @@ from anyio_writer.testing import (
     text_reply,
     writer_chunks,
 )
-from tests.opening.opening_helpers import HANGS, KEY, MESSAGES, WHOLE, mock_client, stream_to
+from anyio_writer.transport.client import make_client
+from tests.transport.opening_helpers import HANGS, KEY, MESSAGES, WHOLE, mock_client, stream_to
 
 BOTH = pytest.mark.parametrize("module", [httpx, httpx2])
 ASK: dict[str, Any] = {"model": "m", "messages": MESSAGES}

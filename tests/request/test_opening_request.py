@@ -19,7 +19,7 @@ from writerai.types import ChatCompletionMessage
 
 from anyio_writer import AsyncWriter, ConfigurationError, __version__
 from anyio_writer.testing import ChatServer, RecordedRequest, text_reply, tool_call_reply
-from tests.opening.opening_helpers import HANGS, KEY, MESSAGES, stream_to
+from tests.transport.opening_helpers import HANGS, KEY, MESSAGES, stream_to
 
 
 async def sent(**arguments: Any) -> RecordedRequest:

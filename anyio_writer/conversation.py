@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAl
 import anyio
 import msgspec
 
-from ..config import Limits
-from ..errors import (
+from .config import Limits
+from .errors import (
     APIError,
     ContentFilterFinishReasonError,
     ConversationLimitError,
@@ -21,26 +21,26 @@ from ..errors import (
     StreamClosedError,
     StreamTruncatedError,
 )
-from ..numbers import check_count, check_positive
-from ..protocol.completion import (
+from .numbers import check_count, check_positive
+from .protocol.completion import (
     ParsedChatCompletion,
     ParsedChatCompletionChoice,
     ParsedFunctionToolCall,
 )
-from ..protocol.events import (
+from .protocol.events import (
     EVENT_TYPES,
     ChatCompletionStreamEvent,
     ChunkEvent,
     FunctionToolCallArgumentsDoneEvent,
 )
-from .fanout import in_parts
-from .feed import Feed, Scope
-from .tool_runs import DEFAULT_LIMIT, OnError, ToolResult, ToolRuns, check_tool_options
-from .waiting import Signal
+from .streaming.fanout import in_parts
+from .streaming.feed import Feed, Scope
+from .streaming.tool_runs import DEFAULT_LIMIT, OnError, ToolResult, ToolRuns, check_tool_options
+from .streaming.waiting import Signal
 
 if TYPE_CHECKING:
-    from ..structured.tools import FunctionTool
-    from .stream import ChatCompletionStream
+    from .streaming.stream import ChatCompletionStream
+    from .structured.tools import FunctionTool
 
 T = TypeVar("T")
 

@@ -29,7 +29,7 @@ from anyio.lowlevel import (
 )
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-from .waiting import asyncio_loop, cancellation_point
+from ..streaming.waiting import asyncio_loop, cancellation_point
 
 if TYPE_CHECKING:
     import asyncio

@@ -34,7 +34,7 @@ from anyio_writer.testing import (
     error_reply,
     text_reply,
 )
-from tests.opening.opening_helpers import HANGS, KEY, MESSAGES, mock_client, stream_to
+from tests.transport.opening_helpers import HANGS, KEY, MESSAGES, mock_client, stream_to
 
 REQUEST: dict[str, Any] = {"model": "m", "messages": MESSAGES}
 

@@ -8,8 +8,8 @@ from typing import Any
 import anyio
 import pytest
 
-from anyio_writer.streaming.network import NetworkBackend
-from tests.streaming.network_helpers import HANGS
+from anyio_writer.transport.network import NetworkBackend
+from tests.transport.network_helpers import HANGS
 
 LOOPS = {"asyncio": ("asyncio", {}), "uvloop": ("asyncio", {"use_uvloop": True})}
 LOOPS["trio"] = ("trio", {})

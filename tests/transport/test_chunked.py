@@ -18,10 +18,10 @@ from hypothesis import assume, event, example, given, settings
 from hypothesis import strategies as st
 
 from anyio_writer import AsyncWriter, StreamTruncatedError
-from anyio_writer.streaming import pool
-from anyio_writer.streaming.chunked import PlainChunks, body_of
-from anyio_writer.streaming.network import NetworkStream
 from anyio_writer.testing import ChatServer, Hold, Reply
+from anyio_writer.transport import pool
+from anyio_writer.transport.chunked import PlainChunks, body_of
+from anyio_writer.transport.network import NetworkStream
 from tests.streaming.helpers import DONE, REQUEST
 
 HANGS = 10

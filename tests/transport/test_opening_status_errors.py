@@ -46,7 +46,7 @@ from anyio_writer.testing import (
     text_reply,
     writer_error,
 )
-from tests.opening.opening_helpers import HANGS, KEY, MESSAGES, mock_client, stream_to
+from tests.transport.opening_helpers import HANGS, KEY, MESSAGES, mock_client, stream_to
 
 
 async def failure(reply: Reply, **arguments: Any) -> APIStatusError:

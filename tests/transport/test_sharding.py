@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from anyio_writer import AsyncWriter
-from anyio_writer.streaming.sharding import POOL_SIZE, ShardedTransport
 from anyio_writer.testing import ChatServer, Hold, Reply, sse_event, text_reply, writer_chunks
+from anyio_writer.transport.sharding import POOL_SIZE, ShardedTransport
 from tests.streaming.helpers import REQUEST, Body, chunk
 
 
@@ -144,7 +144,7 @@ async def test_the_limit_and_the_reuse_are_exact() -> None:
 
 
 async def test_one_ssl_context_serves_all_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    from anyio_writer.streaming import http
+    from anyio_writer.transport import client as http
 
     http._ssl_context.cache_clear()
     made: list[Any] = []

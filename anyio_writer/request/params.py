@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NotRequired, Required, TypeAlias, TypedDict
 
-from .protocol.completion import ParsedChatCompletionMessage
-from .structured.tools import FunctionTool
+from ..protocol.completion import ParsedChatCompletionMessage
+from ..structured.tools import FunctionTool
 
 
 class TextFragment(TypedDict):

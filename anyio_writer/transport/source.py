@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import anyio
 
 from .._version import __version__
-from ..checks import encode_body
 from ..config import Endpoint, Limits
 from ..errors import (
     APIConnectionError,
@@ -18,9 +17,9 @@ from ..errors import (
     status_error_class,
 )
 from ..protocol.json import is_array, is_object, parse_json, shorten
+from ..request.validation import encode_body
 from .body import Body, closing
-from .deadlines import Deadlines
-from .http import (
+from .client import (
     Client,
     build_request,
     is_transport_error,
@@ -48,6 +47,18 @@ _MAX_REDIRECTS: Final = 5
 _SHORTEST_SECRET: Final = 8  # "test" is no secret, and stands in many a sentence
 
 
+class Clock(Protocol):
+    """The time limits that run while a request is sent."""
+
+    def opening(self) -> None:
+        """A free connection, or the time of a retry, is awaited."""
+        ...
+
+    def request_sent(self) -> None:
+        """A request goes out."""
+        ...
+
+
 class ByteSource(Protocol):
     """What a stream reads from. All of it runs in one task."""
 
@@ -61,7 +72,7 @@ class ByteSource(Protocol):
         """What was sent."""
         ...
 
-    async def open(self, deadlines: Deadlines) -> None:
+    async def open(self, clock: Clock) -> None:
         """Get to the first byte of the body."""
         ...
 
@@ -111,9 +122,9 @@ class IterableSource:
     def __init__(self, source: AsyncIterable[bytes]) -> None:
         self._body = Body(aiter(source))
 
-    async def open(self, deadlines: Deadlines) -> None:
+    async def open(self, clock: Clock) -> None:
         """Nothing has to be opened."""
-        deadlines.request_sent()
+        clock.request_sent()
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end."""
@@ -188,7 +199,7 @@ class HTTPSource:
         self._query = extra_query
         self._body = Body()
 
-    async def open(self, deadlines: Deadlines) -> None:
+    async def open(self, clock: Clock) -> None:
         """Send the request, again if need be, until a response with status 2xx is there.
 
         Raises:
@@ -205,13 +216,13 @@ class HTTPSource:
             self._holds_slot = True
 
         async def attempt() -> None:
-            deadlines.request_sent()
+            clock.request_sent()
             await self._send(client)
 
         await with_retries(
             attempt,
             max_retries=self._endpoint.max_retries,
-            before_wait=deadlines.opening,
+            before_wait=clock.opening,
         )
         # Thousands of streams may be open, and none is sent again.
         self._content, self._headers = b"", {}

@@ -31,16 +31,17 @@ from anyio_writer import (
     ContentDeltaEvent,
     StreamTruncatedError,
 )
-from anyio_writer.streaming import http, network
-from anyio_writer.streaming.network import (
+from anyio_writer.testing import ChatServer, Cut, Hold, Reply, Reset, sse_event, writer_chunks
+from anyio_writer.transport import client as http
+from anyio_writer.transport import network
+from anyio_writer.transport.network import (
     NetworkBackend,
     NetworkStream,
     SocketStream,
     socket_stream,
 )
-from anyio_writer.testing import ChatServer, Cut, Hold, Reply, Reset, sse_event, writer_chunks
 from tests.lifetimes.lifetime_helpers import WAYS, busy_slots, cancelled_at
-from tests.streaming.network_helpers import HANGS, Counted, Ends, connected, outcome_of
+from tests.transport.network_helpers import HANGS, Counted, Ends, connected, outcome_of
 
 pytestmark = pytest.mark.uvloop
 

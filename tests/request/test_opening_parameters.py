@@ -19,7 +19,7 @@ from anyio_writer import (
     open_chat_stream,
 )
 from anyio_writer.testing import ChatServer
-from tests.opening.opening_helpers import KEY, MESSAGES, stream_to
+from tests.transport.opening_helpers import KEY, MESSAGES, stream_to
 
 MESSAGE = " It is a list of messages such as {'role': 'user', 'content': 'Hello'}."
 CONTENT = " It is text, or a list such as [{'type': 'text', 'text': 'Hello'}]."

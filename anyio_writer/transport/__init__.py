@@ -1,0 +1,1 @@
+"""How bytes get here: one HTTP exchange over httpx."""
