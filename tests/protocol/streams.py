@@ -124,7 +124,13 @@ def is_whole(text: str) -> bool:
     return text.lstrip()[:1] in {"{", "[", '"'}
 
 
-def is_cut_off(text: str) -> bool:
+CUT_SHORT: Final = {"length", "content_filter"}
+
+
+def is_cut_off(text: str, reason: str | None) -> bool:
+    """Whether arguments stop in the middle, or the model was stopped before they began."""
+    if not text.strip():
+        return reason in CUT_SHORT
     return text in {'{"a": 1', "["}  # of the odd ones; the others are cut only within the stream
 
 
@@ -376,7 +382,7 @@ class Model:
                 choice.told.add(kind)
                 tell(kind, whole=whole)
         for number in sorted(choice.calls, key=lambda number: choice.calls[number]["index"]):
-            if not is_cut_off(choice.calls[number]["arguments"]):
+            if not is_cut_off(choice.calls[number]["arguments"], choice.reason):
                 self.call_done(choice, number, tell)
 
     def take_entry(self, entry: Entry) -> list[Expected]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from anyio_writer.errors import APIStreamError, InvalidParameterError, StreamTruncatedError
@@ -23,14 +23,46 @@ from anyio_writer.protocol import (
 )
 from tests.protocol.described import completion, described
 from tests.protocol.driving import called, chunk, frames, piece, run, said
-from tests.protocol.streams import Model, Script, is_cut_off, scripts, wire
+from tests.protocol.streams import (
+    CallPiece,
+    Choice,
+    Entry,
+    Model,
+    Script,
+    is_cut_off,
+    scripts,
+    wire,
+)
 
 STOP = chunk(reason="stop")
 THOROUGH = settings(max_examples=80, suppress_health_check=list(HealthCheck))
 
 
+TWO_CALLS_CUT_SHORT = Script(
+    {0: Choice("index", ["f", "g"])},
+    [
+        (
+            {},
+            [
+                Entry(
+                    0,
+                    pieces=[
+                        CallPiece(0, "", opens=True),
+                        CallPiece(0, "{}"),
+                        CallPiece(1, "", opens=True),
+                    ],
+                )
+            ],
+        ),
+        ({}, [Entry(0, reason="length")]),
+    ],
+)
+"""The model was stopped before the arguments of its second call: that call is not done."""
+
+
 @THOROUGH
 @given(scripts())
+@example(TWO_CALLS_CUT_SHORT)
 def test_every_event_and_the_completion(script: Script) -> None:
     model = Model(script)
     state = ChatCompletionStreamState[Any](n=len(script.choices))
@@ -60,7 +92,7 @@ def test_every_event_and_the_completion(script: Script) -> None:
     for choice in model.completion()["choices"]:
         for call in choice["tool_calls"] or ():
             key = ("tool_calls.function.arguments.done", choice["index"], call["index"])
-            assert done[key] == (not is_cut_off(call["arguments"]))
+            assert done[key] == (not is_cut_off(call["arguments"], choice["finish_reason"]))
 
 
 @THOROUGH
