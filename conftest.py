@@ -1,12 +1,9 @@
 """What every test shares: both event loops, and a look at what a test leaves behind."""
 
-import functools
-import gc
-import inspect
 import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import settings
@@ -16,9 +13,7 @@ ROOT: Final = Path(__file__).parent
 # tested; and tests can import each other's helpers as ``tests.streaming.helpers``.
 sys.path.append(str(ROOT))
 
-# Nothing here has sockets, tasks or generators to leak. A full collection after every
-# single test would cost more than those tests do.
-PURE: Final = ROOT / "tests/protocol"
+pytest_plugins = ["pytester", "tests.plugins.leaks"]
 
 # The tests run beside other programs, so one slow example proves nothing. Where CI
 # is set, hypothesis's own "ci" profile makes runs repeatable.
@@ -32,10 +27,9 @@ settings.load_profile("anyio_writer")
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """Run every async test on both event loops."""
-    backend: str = request.param
-    return backend
+    return request.param
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,34 +48,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 "anyio_backend",
                 ["asyncio", ("asyncio", {"use_uvloop": True}), "trio"],
                 ids=["asyncio", "uvloop", "trio"],
+                indirect=True,
             )
         )
-
-
-def pytest_collection_finish() -> None:
-    """Take what is imported out of the collector's sight, which makes the looks below cheap."""
-    gc.collect()
-    gc.freeze()
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> None:
-    """Make an async test end with a collection, while its event loop still runs.
-
-    A leaked socket or async generator warns when it is collected, warnings are errors
-    here, and pytest lays those on the test at hand. Once the loop is closed it is too
-    late: trio and asyncio then finalize what generators are left without a word.
-    """
-    if (
-        isinstance(item, pytest.Function)
-        and inspect.iscoroutinefunction(item.obj)
-        and not item.path.is_relative_to(PURE)
-    ):
-        test = item.obj
-
-        @functools.wraps(test)
-        async def test_and_collect(**fixtures: object) -> None:
-            await test(**fixtures)
-            gc.collect()
-
-        item.obj = test_and_collect

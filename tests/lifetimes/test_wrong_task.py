@@ -133,7 +133,10 @@ async def test_the_task_that_entered_it_can_still_leave_it_well() -> None:
 
 
 @pytest.mark.parametrize(  # on trio the first task would not get that far, see above
-    "anyio_backend", ["asyncio", ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]
+    "anyio_backend",
+    ["asyncio", ("asyncio", {"use_uvloop": True})],
+    ids=["asyncio", "uvloop"],
+    indirect=True,
 )
 @pytest.mark.parametrize("way", WAYS)
 async def test_plain_asyncio_tasks_one_after_the_other(

@@ -228,7 +228,7 @@ async def test_tasks_are_cancelled_when_the_waiting_block_is() -> None:
     assert cancelled == [True]
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # only asyncio has such
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # only asyncio has such
 async def test_a_native_cancellation_while_waiting_for_tasks() -> None:
     """It reaches no scope, so the block has to pass it on."""
     cancelled: list[bool] = []

@@ -28,7 +28,7 @@ from tests.streaming.helpers import REQUEST, STALL, USAGE, Body, chunk, client_f
 SLACK = 0.05  # on real clocks
 
 
-@pytest.fixture(params=["asyncio", "trio"])
+@pytest.fixture(scope="module", params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     if request.param == "trio":
         return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}

@@ -297,7 +297,9 @@ async def test_a_tool_that_raises_ends_it() -> None:
     assert [type(each) for each in caught.value.exceptions] == [ValueError]
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio cancels nothing but scopes
+@pytest.mark.parametrize(
+    "anyio_backend", ["asyncio"], indirect=True
+)  # trio cancels nothing but scopes
 async def test_a_tool_whose_task_is_cancelled_closes_it() -> None:
     """The task group of the round then ends without an error, and without an answer."""
 

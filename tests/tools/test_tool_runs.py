@@ -624,7 +624,9 @@ def given_up_in_a_thread() -> None:
     raise asyncio.CancelledError
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio cancels nothing but scopes
+@pytest.mark.parametrize(
+    "anyio_backend", ["asyncio"], indirect=True
+)  # trio cancels nothing but scopes
 @pytest.mark.parametrize("tool", [given_up, given_up_in_a_thread])
 async def test_a_cancellation_that_is_not_the_streams_own_is_a_failure(tool: Any) -> None:
     """What a cancelled task or future raises looks like one; the block must not end of it."""

@@ -56,6 +56,7 @@ MOCK_CLOCK = pytest.mark.parametrize(
     "anyio_backend",
     [("trio", {"clock": trio.testing.MockClock(autojump_threshold=0)})],
     ids=["trio"],
+    indirect=True,
 )
 
 
