@@ -6,9 +6,7 @@ test against.
 """
 
 import sys as _sys
-from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
-from typing import Any as _Any
 
 from ._version import __version__ as __version__
 from .client import AsyncWriter as AsyncWriter
@@ -79,66 +77,33 @@ from .protocol import SSEDecoder as SSEDecoder
 from .protocol import TranslationData as TranslationData
 from .protocol import Usage as Usage
 from .protocol import WebSearchData as WebSearchData
+from .request.params import ChatRequest as ChatRequest
+from .request.params import FunctionToolParam as FunctionToolParam
+from .request.params import GraphTool as GraphTool
+from .request.params import LLMTool as LLMTool
+from .request.params import Message as Message
+from .request.params import MessageParam as MessageParam
+from .request.params import ResponseFormat as ResponseFormat
+from .request.params import Tool as Tool
+from .request.params import ToolChoice as ToolChoice
+from .request.params import TranslationTool as TranslationTool
+from .request.params import VisionTool as VisionTool
+from .request.params import WebSearchTool as WebSearchTool
 from .streaming.fanout import Subscription as Subscription
 from .streaming.stream import AsyncChatCompletionStream as AsyncChatCompletionStream
 from .streaming.stream import ChatCompletionStream as ChatCompletionStream
 from .streaming.tool_runs import ToolResult as ToolResult
 from .streaming.tool_runs import ToolRuns as ToolRuns
+from .structured.response_format import ResponseType as ResponseType
+from .structured.response_format import response_type_of as response_type_of
+from .structured.tools import FunctionTool as FunctionTool
+from .structured.tools import function_tool as function_tool
 
-if TYPE_CHECKING:
-    from .request.params import ChatRequest as ChatRequest
-    from .request.params import FunctionToolParam as FunctionToolParam
-    from .request.params import GraphTool as GraphTool
-    from .request.params import LLMTool as LLMTool
-    from .request.params import Message as Message
-    from .request.params import MessageParam as MessageParam
-    from .request.params import ResponseFormat as ResponseFormat
-    from .request.params import Tool as Tool
-    from .request.params import ToolChoice as ToolChoice
-    from .request.params import TranslationTool as TranslationTool
-    from .request.params import VisionTool as VisionTool
-    from .request.params import WebSearchTool as WebSearchTool
-    from .structured.response_format import ResponseType as ResponseType
-    from .structured.response_format import response_type_of as response_type_of
-    from .structured.tools import FunctionTool as FunctionTool
-    from .structured.tools import function_tool as function_tool
-else:  # hidden from type checkers, which would take any name for one that comes later
-    # What a first stream can do without is imported when it is asked for (PEP 562).
-    _LATER = {
-        "ChatRequest": ".request.params",
-        "FunctionToolParam": ".request.params",
-        "GraphTool": ".request.params",
-        "LLMTool": ".request.params",
-        "Message": ".request.params",
-        "MessageParam": ".request.params",
-        "ResponseFormat": ".request.params",
-        "Tool": ".request.params",
-        "ToolChoice": ".request.params",
-        "TranslationTool": ".request.params",
-        "VisionTool": ".request.params",
-        "WebSearchTool": ".request.params",
-        "ResponseType": ".structured.response_format",
-        "response_type_of": ".structured.response_format",
-        "FunctionTool": ".structured.tools",
-        "function_tool": ".structured.tools",
-    }
+if not TYPE_CHECKING:  # which reads the imports above instead
     __all__ = [
         name
-        for name in (*globals(), *_LATER)
+        for name in globals()
         if not name.startswith("_")
         and name != "TYPE_CHECKING"
-        and f"{__name__}.{name}" not in _sys.modules
+        and f"{__name__}.{name}" not in _sys.modules  # an import binds submodules, too
     ]
-
-    def __getattr__(name: str) -> _Any:
-        if name not in _LATER:
-            raise AttributeError(
-                f"module {__name__!r} has no attribute {name!r}",
-                name=name,
-                obj=_sys.modules[__name__],
-            )
-        value = globals()[name] = getattr(_import_module(_LATER[name], __name__), name)
-        return value
-
-    def __dir__() -> list[str]:
-        return [*{*globals(), *_LATER}]

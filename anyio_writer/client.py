@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 import anyio
 
@@ -13,12 +13,10 @@ from .conversation import DEFAULT_MAX_ROUNDS, Conversation
 from .errors import ConfigurationError, WriterError
 from .numbers import check_count
 from .open import make_conversation, make_stream
+from .request.params import ChatRequest, ResponseFormat
 from .streaming.stream import ChatCompletionStream
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError
 from .transport.client import Client, http_module, make_client
-
-if TYPE_CHECKING:
-    from .request.params import ChatRequest, ResponseFormat
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from .config import (
     Configuration,
@@ -16,23 +16,22 @@ from .config import (
 )
 from .conversation import DEFAULT_MAX_ROUNDS, Conversation
 from .errors import ConfigurationError, InvalidParameterError
-from .protocol.json import is_array, is_object
-from .request.validation import build_body, functions_by_name, is_function_tool
+from .request.encoding import is_lazy, is_sequence
+from .request.params import ChatRequest, ResponseFormat
+from .request.tools import functions_by_name, read_tools
+from .request.validation import build_body
 from .streaming.stream import ChatCompletionStream
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError, check_tool_options
+from .structured.response_format import ResponseType, response_type_of
+from .structured.tools import FunctionTool
 from .transport.client import Client, http_module
 from .transport.source import Gate, HTTPSource, IterableSource
 
-if TYPE_CHECKING:
-    from .request.params import ChatRequest, ResponseFormat
-    from .structured.response_format import ResponseType
-    from .structured.tools import FunctionTool
-
-    class OpenArguments(ChatRequest, Configuration, total=False):
-        """A request and where it goes, as keyword arguments."""
-
-
 T = TypeVar("T")
+
+
+class OpenArguments(ChatRequest, Configuration, total=False):
+    """A request and where it goes, as keyword arguments."""
 
 
 @overload
@@ -281,20 +280,21 @@ def make_conversation(
     """A conversation that begins with a request."""
     check_tool_options(tool_limit, on_tool_error, names=("tool_limit", "on_tool_error"))
     # Each round reads these again.
-    request = {**request, "tools": _listed(request.get("tools"))}
-    tools = request["tools"]
-    for position, tool in enumerate(tools if is_array(tools) else ()):
-        if is_object(tool) and tool.get("type") == "function":
+    tools = read_tools(request.get("tools"))
+    for position, tool in enumerate(tools.params):
+        if tool["type"] == "function" and tool["function"]["name"] not in tools.functions:
             raise InvalidParameterError(
                 f"tools[{position}] is a dictionary, which nobody could run; a conversation runs "
                 "what the model calls: make the function a tool with function_tool(...)."
             )
-    messages = _listed(request.get("messages"))
-    if type(messages) is not list:
+    request = {**request, "tools": tools}
+    messages = request.get("messages")
+    if not (is_lazy(messages) or is_sequence(messages)):
         make_round(request)  # says what is wrong with them
+        messages = ()
     return Conversation(
         lambda messages: make_round({**request, "messages": messages}),
-        messages,  # pyright: ignore[reportUnknownArgumentType]
+        messages,
         max_rounds=max_rounds,
         total_time=total_time,
         limit=tool_limit,
@@ -313,11 +313,10 @@ def make_stream(
     gate: Gate | None = None,
 ) -> ChatCompletionStream[Any]:
     """A stream for a request: checked, and not yet sent."""
-    request = {**request, "tools": _listed(request.get("tools"))}
+    tools = read_tools(request.get("tools"))
     reader = _reader_of(request.get("response_format"))
-    if reader is not None:
-        request["response_format"] = reader.param
-    body = build_body(request)
+    format_param = request.get("response_format") if reader is None else reader.param
+    body = build_body({**request, "tools": tools, "response_format": format_param})
     if client is not None:
         http_module(client)  # a wrong kind of client is an error now, not when it is used
     source = HTTPSource(
@@ -335,7 +334,7 @@ def make_stream(
         settings,
         n=body.get("n"),
         response_format=reader,
-        tools=_functions_among(request["tools"] or ()),
+        tools=tools.functions,
     )
 
 
@@ -343,18 +342,4 @@ def _reader_of(response_format: object) -> ResponseType[Any] | None:
     """What the answer is read with; None where nothing is to be parsed."""
     if response_format is None or isinstance(response_format, Mapping | str):
         return None  # the API's own form, or what is refused for not having it
-    # Not at the top: only who wants a type has to know what types are in JSON.
-    from .structured.response_format import response_type_of  # noqa: PLC0415
-
     return response_type_of(response_format)
-
-
-def _listed(values: Any) -> Any:
-    """An iterable as a list, so that it can be read twice; what is none is left as it is."""
-    is_one = isinstance(values, Mapping | str | bytes)
-    return list(values) if isinstance(values, Iterable) and not is_one else values  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-
-
-def _functions_among(tools: Iterable[object]) -> dict[str, FunctionTool[..., Any]]:
-    """The tools that are run here; the API's dictionaries are not."""
-    return {tool.name: tool for tool in tools if is_function_tool(tool)}

@@ -18,6 +18,7 @@ from .chunks import (
     Usage,
     WebSearchData,
 )
+from .history import history_param
 
 T = TypeVar("T")
 
@@ -74,26 +75,15 @@ class ParsedChatCompletionMessage(msgspec.Struct, Generic[T], frozen=True):
 
     def to_param(self) -> dict[str, Any]:
         """This message as one of the next request's ``messages``."""
-        param: dict[str, Any] = {"role": self.role, "content": self.content}
-        if self.refusal is not None:
-            param["refusal"] = self.refusal
-        if self.tool_calls is not None:
-            param["tool_calls"] = [_call_param(call) for call in self.tool_calls]
-        if self.graph_data is not None:
-            param["graph_data"] = msgspec.to_builtins(self.graph_data)
-        return param
+        calls = self.tool_calls and [_without_value(call) for call in self.tool_calls]
+        plain = msgspec.structs.replace(self, parsed=None, tool_calls=calls)
+        return history_param(msgspec.to_builtins(plain))
 
 
-def _call_param(call: ParsedFunctionToolCall) -> dict[str, Any]:
-    param: dict[str, Any] = {
-        "id": call.id,
-        "type": call.type,
-        "function": {"name": call.function.name, "arguments": call.function.arguments},
-        "index": call.index,
-    }
-    if call.extra_content is not None:
-        param["extra_content"] = call.extra_content
-    return param
+def _without_value(call: ParsedFunctionToolCall) -> ParsedFunctionToolCall:
+    """The call without its parsed arguments, which may have no JSON form."""
+    function = msgspec.structs.replace(call.function, parsed_arguments=None)
+    return msgspec.structs.replace(call, function=function)
 
 
 class ParsedChatCompletionChoice(msgspec.Struct, Generic[T], frozen=True):

@@ -1,15 +1,46 @@
-"""What a request may hold: types alone, so that only who looks at them needs this at run time.
+"""What a request may hold: the types that callers see and that a request is checked against.
 
-The fields are those of the chat completion API: https://dev.writer.com/api-reference/completion-api
+msgspec reads the bounds in ``Meta``. It checks that objects hold what they must. Fields that a type
+does not list are sent as they are, because servers know more fields than these.
+
+Source: https://dev.writer.com/api-reference/completion-api
 """
 
-from __future__ import annotations
+# No annotations from __future__: msgspec would have to evaluate each of them.
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NotRequired, Required, TypeAlias, TypedDict
+from collections.abc import Mapping
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Required,
+    TypeAlias,
+    TypedDict,
+)
+
+from msgspec import Meta
 
 from ..protocol.completion import ParsedChatCompletionMessage
+from ..protocol.history import Role
 from ..structured.tools import FunctionTool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+else:
+    Iterable = list  # which is what they are when msgspec, which knows no Iterable, checks them
+
+Name: TypeAlias = Annotated[str, Meta(min_length=1)]
+Count: TypeAlias = Annotated[int, Meta(ge=1)]
+Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
+
+
+class TypedObject(TypedDict):
+    """What content fragments and tools of all types have in common."""
+
+    type: Name
 
 
 class TextFragment(TypedDict):
@@ -20,7 +51,7 @@ class TextFragment(TypedDict):
 
 
 class ImageURL(TypedDict):
-    """Where an image is: an URL, ``data:`` included."""
+    """Where an image is: a URL, ``data:`` included."""
 
     url: str
 
@@ -34,6 +65,12 @@ class ImageFragment(TypedDict):
 
 ContentFragment: TypeAlias = TextFragment | ImageFragment
 
+if TYPE_CHECKING:
+    _Content: TypeAlias = str | Iterable[ContentFragment]
+else:
+    # msgspec cannot check a union of TypedDicts. Fragments of other types are passed on.
+    _Content = str | list[TypedObject]
+
 
 class FunctionCall(TypedDict):
     """A function call as it goes back to the model."""
@@ -43,11 +80,12 @@ class FunctionCall(TypedDict):
 
 
 class ToolCall(TypedDict, total=False):
-    """A tool call of an earlier turn."""
+    """A tool call of an earlier turn; ``custom`` instead of ``function`` if that is its type."""
 
     id: Required[str]
-    type: Required[str]
-    function: Required[FunctionCall]
+    type: Required[Name]
+    function: FunctionCall
+    custom: Mapping[str, Any]
     index: int
 
 
@@ -55,16 +93,22 @@ class Message(TypedDict, total=False):
     """One message of the conversation.
 
     A message of a completion (``completion.choices[0].message``) may stand in its place; a list of
-    both is a list of ``MessageParam``. The API knows four roles, "developer" is for other servers.
+    both is a list of ``MessageParam``. Writer's API knows the first four roles.
+
+    Attributes:
+        reasoning_content: Not in Writer's API. What DeepSeek and others sent with tool calls.
+        reasoning_details: Not in Writer's API. What OpenRouter sent with tool calls.
     """
 
-    role: Required[Literal["user", "assistant", "system", "tool", "developer"]]
-    content: str | Iterable[ContentFragment] | None
+    role: Required[Role]
+    content: _Content | None
     name: str | None
     tool_call_id: str | None
     tool_calls: Iterable[ToolCall] | None
     graph_data: Mapping[str, Any] | None
     refusal: str | None
+    reasoning_content: str | None
+    reasoning_details: Iterable[Mapping[str, Any]] | None
 
 
 MessageParam: TypeAlias = Message | ParsedChatCompletionMessage[Any]
@@ -74,10 +118,10 @@ MessageParam: TypeAlias = Message | ParsedChatCompletionMessage[Any]
 class FunctionDefinition(TypedDict, total=False):
     """A function that the model may call; ``parameters`` is a JSON schema."""
 
-    name: Required[str]
-    description: str
-    parameters: Mapping[str, Any]
-    strict: bool
+    name: Required[Name]
+    description: str | None
+    parameters: Mapping[str, Any] | None
+    strict: bool | None
 
 
 class FunctionToolParam(TypedDict):
@@ -101,14 +145,14 @@ class GraphQueryConfig(TypedDict, total=False):
         inline_citations: Whether the answer's text names its sources.
     """
 
-    max_subquestions: int
-    search_weight: float
-    grounding_level: float
-    max_snippets: int
-    max_tokens: int
-    keyword_threshold: float
-    semantic_threshold: float
-    inline_citations: bool
+    max_subquestions: Annotated[int, Meta(ge=1, le=10)] | None
+    search_weight: Annotated[float, Meta(ge=0, le=100)] | None
+    grounding_level: Fraction | None
+    max_snippets: Annotated[int, Meta(ge=1, le=60)] | None
+    max_tokens: Annotated[int, Meta(ge=100, le=8000)] | None
+    keyword_threshold: Fraction | None
+    semantic_threshold: Fraction | None
+    inline_citations: bool | None
 
 
 class GraphFunction(TypedDict, total=False):
@@ -116,8 +160,8 @@ class GraphFunction(TypedDict, total=False):
 
     graph_ids: Required[Iterable[str]]
     subqueries: Required[bool]
-    description: str
-    query_config: GraphQueryConfig
+    description: str | None
+    query_config: GraphQueryConfig | None
 
 
 class GraphTool(TypedDict):
@@ -131,7 +175,7 @@ class LLMFunction(TypedDict):
     """Which model, and what it is good for."""
 
     description: str
-    model: str
+    model: Name
 
 
 class LLMTool(TypedDict):
@@ -142,14 +186,14 @@ class LLMTool(TypedDict):
 
 
 class TranslationFunction(TypedDict, total=False):
-    """How to translate; languages that are left out are told from the text."""
+    """How to translate; the server detects the languages that are left out."""
 
-    model: Required[str]
+    model: Required[Name]
     formality: Required[bool]
     length_control: Required[bool]
     mask_profanity: Required[bool]
-    source_language_code: str
-    target_language_code: str
+    source_language_code: str | None
+    target_language_code: str | None
 
 
 class TranslationTool(TypedDict):
@@ -162,14 +206,14 @@ class TranslationTool(TypedDict):
 class VisionVariable(TypedDict):
     """A file, and the name that stands for it in messages: ``{{name}}``."""
 
-    name: str
-    file_id: str
+    name: Name
+    file_id: Name
 
 
 class VisionFunction(TypedDict):
     """Which model is to look at which files."""
 
-    model: str
+    model: Name
     variables: Iterable[VisionVariable]
 
 
@@ -183,29 +227,41 @@ class VisionTool(TypedDict):
 class WebSearchFunction(TypedDict, total=False):
     """Where to search; may be empty."""
 
-    include_domains: Iterable[str]
-    exclude_domains: Iterable[str]
+    include_domains: Iterable[str] | None
+    exclude_domains: Iterable[str] | None
 
 
 class WebSearchTool(TypedDict):
-    """Lets the model search the web, on the server. What it did is in ``web_search_data``."""
+    """Lets the model search the web, on the server. What it did is in ``web_search_data``.
+
+    Attributes:
+        web_search: Not in Writer's API. The options on servers without ``function``.
+    """
 
     type: Literal["web_search"]
-    function: WebSearchFunction
+    function: NotRequired[WebSearchFunction]
+    web_search: NotRequired[Mapping[str, Any]]
+
+
+class CustomTool(TypedDict):
+    """A tool that takes free text. Not in Writer's API."""
+
+    type: Literal["custom"]
+    custom: Mapping[str, Any]
 
 
 BuiltInTool: TypeAlias = GraphTool | LLMTool | TranslationTool | VisionTool | WebSearchTool
-Tool: TypeAlias = FunctionTool[..., Any] | FunctionToolParam | BuiltInTool
+Tool: TypeAlias = FunctionTool[..., Any] | FunctionToolParam | BuiltInTool | CustomTool
 
 
 class NamedFunction(TypedDict):
     """A function by its name."""
 
-    name: str
+    name: Name
 
 
 class NamedToolChoice(TypedDict):
-    """Makes the model call one function."""
+    """Makes the model call one function; other types are passed on."""
 
     type: Literal["function"]
     function: NamedFunction
@@ -223,12 +279,26 @@ class StreamOptionsParam(TypedDict):
 class ResponseFormat(TypedDict):
     """The API's own form of a response format."""
 
-    type: str
-    json_schema: NotRequired[Mapping[str, Any]]
+    type: Name
+    json_schema: NotRequired[Mapping[str, Any] | None]
+
+
+if TYPE_CHECKING:
+    _Messages: TypeAlias = Iterable[MessageParam]
+    _Tools: TypeAlias = Iterable[Tool]
+    _ToolChoice: TypeAlias = ToolChoice
+else:
+    # The forms in which they are sent. Tools of all types are checked by ``tools``.
+    _Messages = Annotated[list[Message], Meta(min_length=1)]
+    _Tools = list[TypedObject]
+    _ToolChoice = str | dict[str, Any]
 
 
 class ChatRequest(TypedDict, total=False):
     """The fields of a request, as keyword arguments. None leaves a field out.
+
+    The fields from ``seed`` on are not in Writer's API. They are for other servers with an
+    OpenAI-compatible API, and sent only if you give them.
 
     Attributes:
         messages: The conversation, at least one message. Messages of completions
@@ -241,25 +311,81 @@ class ChatRequest(TypedDict, total=False):
         stop: Text, or several texts, at which to stop. What is given back ends with it.
         logprobs: Whether to send the tokens' log probabilities.
         tools: What the model may call: functions made tools by ``function_tool``, the API's own
-            dictionaries, and of the tools that the server runs at most one kind.
+            dictionaries, and of the tools that the server runs at most one kind. An empty list
+            means none.
         tool_choice: "auto", "none", "required", or one function of ``tools``.
         stream_options: ``{"include_usage": True}`` asks for the token counts.
         extra_headers: HTTP headers; they replace others of the same name, None takes one out.
         extra_query: Query parameters.
-        extra_body: Fields that the API does not list, or that are to replace one.
+        extra_body: Fields that are not listed here, or that are to replace one.
+        seed: Makes sampling repeatable, as far as the server can.
+        max_completion_tokens: The most tokens to generate, reasoning included.
+        reasoning_effort: Such as "low", "medium" or "high".
+        parallel_tool_calls: Whether the model may call several tools at once.
+        top_logprobs: How many of the likeliest tokens to send for each position.
+        frequency_penalty: -2 to 2; more makes repeated tokens less likely.
+        presence_penalty: -2 to 2; more makes tokens that occurred at all less likely.
+        repetition_penalty: Above 0; the form of the penalty that vLLM and others know.
+        logit_bias: Token IDs, as text, with what is added to their logits.
+        top_k: How many of the likeliest tokens to choose from.
+        min_p: 0 to 1; the least probability of a token, relative to the likeliest.
+        user: Who asks, for the server's records.
+        safety_identifier: Who asks, for the detection of misuse.
+        metadata: Keys and values that are stored with the completion.
+        store: Whether the server stores the completion.
+        service_tier: How the server is to process the request.
+        prompt_cache_key: Requests with the same key are likelier to share a prompt cache.
+        verbosity: Such as "low", "medium" or "high".
+        modalities: What the model is to generate, such as ["text", "audio"].
+        audio: The voice and the format of generated audio.
+        prediction: Text that much of the answer is expected to match.
+        web_search_options: How the server's own web search works.
+        thinking: Whether, and how much, the model is to reason; an object.
+        chat_template_kwargs: What vLLM and others hand to the model's chat template.
     """
 
-    messages: Required[Iterable[MessageParam]]
-    model: Required[str]
-    max_tokens: int | None
-    temperature: float | None
-    top_p: float | None
-    n: int | None
+    messages: Required[_Messages]
+    model: Required[Name]
+    max_tokens: Count | None
+    temperature: Annotated[float, Meta(ge=0)] | None
+    top_p: Fraction | None
+    n: Count | None
     stop: str | Iterable[str] | None
     logprobs: bool | None
-    tools: Iterable[Tool] | None
-    tool_choice: ToolChoice | None
+    tools: _Tools | None
+    tool_choice: _ToolChoice | None
     stream_options: StreamOptionsParam | None
     extra_headers: Mapping[str, str | None] | None
     extra_query: Mapping[str, Any] | None
     extra_body: Mapping[str, Any] | None
+
+    seed: int | None
+    max_completion_tokens: Count | None
+    reasoning_effort: str | None
+    parallel_tool_calls: bool | None
+    top_logprobs: Annotated[int, Meta(ge=0)] | None
+    frequency_penalty: Penalty | None
+    presence_penalty: Penalty | None
+    repetition_penalty: Annotated[float, Meta(gt=0)] | None
+    logit_bias: Mapping[str, float] | None
+    top_k: int | None
+    min_p: Fraction | None
+    user: str | None
+    safety_identifier: str | None
+    metadata: Mapping[str, Any] | None
+    store: bool | None
+    service_tier: str | None
+    prompt_cache_key: str | None
+    verbosity: str | None
+    modalities: Iterable[str] | None
+    audio: Mapping[str, Any] | None
+    prediction: Mapping[str, Any] | None
+    web_search_options: Mapping[str, Any] | None
+    thinking: Mapping[str, Any] | None
+    chat_template_kwargs: Mapping[str, Any] | None
+
+
+class RequestBody(ChatRequest, total=False):
+    """The fields of a request, with the response format in the API's own form."""
+
+    response_format: ResponseFormat | None

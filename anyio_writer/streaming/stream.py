@@ -19,7 +19,7 @@ from ..protocol.events import (
 )
 from ..protocol.state import ChatCompletionStreamState
 from ..protocol.values import ValueReader
-from ..request.validation import functions_by_name
+from ..request.tools import functions_by_name
 from ..transport.source import ByteSource, request_id_of
 from .deadlines import Deadlines
 from .feed import Feed, Scope

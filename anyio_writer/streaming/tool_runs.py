@@ -19,7 +19,8 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from ..errors import InvalidParameterError, StreamClosedError, WriterError
 from ..numbers import check_count
 from ..protocol.events import FunctionToolCallArgumentsDoneEvent
-from ..request.validation import encode_foreign
+from ..protocol.history import synthetic_id
+from ..request.encoding import encode_foreign
 from .fanout import Batch, Inbox
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
         """The ``tool`` message that answers the call, for the next request's ``messages``."""
         return {
             "role": "tool",
-            "tool_call_id": self.tool_call_id,
+            "tool_call_id": self.tool_call_id or synthetic_id(self.index),
             "name": self.name,
             "content": self.content,
         }

@@ -17,7 +17,7 @@ from ..errors import (
     status_error_class,
 )
 from ..protocol.json import is_array, is_object, parse_json, shorten
-from ..request.validation import encode_body
+from ..request.encoding import encode_body
 from .body import Body, closing
 from .client import (
     Client,

@@ -38,7 +38,7 @@ def test_a_message_goes_back_as_it_came() -> None:
             {
                 "id": "j",
                 "type": "function",
-                "function": {"name": "g", "arguments": ""},
+                "function": {"name": "g", "arguments": "{}"},
                 "index": 1,
             },
         ],

@@ -277,7 +277,7 @@ async def test_a_message_of_the_official_sdk() -> None:
     assert got == [*MESSAGES, data]
 
 
-async def test_the_message_of_a_finished_stream_goes_back_as_it_came() -> None:
+async def test_the_message_of_a_finished_stream_goes_back() -> None:
     async with ChatServer(
         tool_call_reply([("weather", '{"city":"Paris"}'), ("time", "")], text="Let me see."),
         text_reply("Sunny"),
@@ -305,7 +305,7 @@ async def test_the_message_of_a_finished_stream_goes_back_as_it_came() -> None:
                 {
                     "id": message.tool_calls[1].id,
                     "type": "function",
-                    "function": {"name": "time", "arguments": ""},
+                    "function": {"name": "time", "arguments": "{}"},
                     "index": 1,
                 },
             ],
@@ -413,3 +413,40 @@ async def test_what_cannot_be_built_is_ours_to_report() -> None:
     with pytest.raises(ConfigurationError, match="cannot be built"):
         async with stream_to("http://127.0.0.1:1", extra_query={"a": "\ud800"}):
             pass
+
+
+async def test_fields_of_other_servers_are_sent_if_given() -> None:
+    fields: dict[str, Any] = {
+        "seed": 7,
+        "max_completion_tokens": 100,
+        "reasoning_effort": "low",
+        "parallel_tool_calls": False,
+        "top_logprobs": 0,
+        "frequency_penalty": -2,
+        "presence_penalty": 2,
+        "repetition_penalty": 1.1,
+        "logit_bias": {"50256": -100},
+        "top_k": -1,
+        "min_p": 0,
+        "user": "u",
+        "safety_identifier": "s",
+        "metadata": {"a": "b"},
+        "store": False,
+        "service_tier": "flex",
+        "prompt_cache_key": "k",
+        "verbosity": "low",
+        "modalities": ["text"],
+        "audio": {"voice": "v", "format": "wav"},
+        "prediction": {"type": "content", "content": "x"},
+        "web_search_options": {},
+        "thinking": {"type": "enabled"},
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    plain = await body_with()
+    assert await body_with(**fields) == plain | fields
+    assert await body_with(**dict.fromkeys(fields)) == plain
+
+
+@pytest.mark.parametrize("tools", [None, [], (), iter(())])
+async def test_no_tools_are_not_sent(tools: Any) -> None:
+    assert "tools" not in await body_with(tools=tools)

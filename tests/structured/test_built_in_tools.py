@@ -9,6 +9,7 @@ from typing import Any, assert_type
 import pytest
 
 from anyio_writer import InvalidParameterError, Tool
+from anyio_writer.request.encoding import encode_body
 from anyio_writer.request.params import (
     FunctionToolParam,
     GraphTool,
@@ -17,7 +18,7 @@ from anyio_writer.request.params import (
     VisionTool,
     WebSearchTool,
 )
-from anyio_writer.request.validation import build_body, encode_body
+from anyio_writer.request.validation import build_body
 from anyio_writer.structured.tools import FunctionTool, function_tool
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hi"}]
@@ -400,4 +401,22 @@ def test_type_checkers_tell_tools_apart() -> None:
         "temperature",
         "graph",
         "vision",
+    ]
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "custom", "custom": {"name": "x"}},
+        {"type": "web_search", "web_search": {"enable": True}},
+        {"type": "web_search"},
+        {"type": "mcp", "server_url": "http://x", "function": "not what it is elsewhere"},
+    ],
+)
+def test_tools_of_other_servers_without_a_function_are_sent(tool: Any) -> None:
+    assert sent(tools=[tool])["tools"] == [tool]
+    assert sent(tools=[tool, FUNCTION, {"type": "code"}])["tools"] == [
+        tool,
+        FUNCTION,
+        {"type": "code"},
     ]

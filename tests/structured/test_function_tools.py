@@ -19,7 +19,7 @@ import pytest
 
 from anyio_writer import InvalidParameterError, ValueMismatchError
 from anyio_writer.protocol.values import ValueReader
-from anyio_writer.request.validation import functions_by_name
+from anyio_writer.request.tools import functions_by_name
 from anyio_writer.structured.tools import FunctionTool, function_tool
 
 if TYPE_CHECKING:

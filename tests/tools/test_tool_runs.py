@@ -311,7 +311,8 @@ async def test_arguments_however_they_come(
         (message,) = await runs.messages()
     assert result.value == expected
     assert result.error is None
-    assert message["tool_call_id"] == (parts[0]["id"] or "")
+    assert result.tool_call_id == (parts[0]["id"] or "")
+    assert message["tool_call_id"] == (parts[0]["id"] or "call_0")
 
 
 async def test_seven_calls_interleaved() -> None:

@@ -1,0 +1,124 @@
+"""Python values as JSON: what a request's fields stand for, and the text that is sent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import PurePath
+from typing import Any, Final, TypeGuard
+
+import msgspec
+
+from ..errors import InvalidParameterError
+from ..protocol.json import is_array
+from ..structured.tools import FunctionTool
+from .checks import HINTS
+
+_NO_JSON: Final = (TypeError, ValueError, RecursionError)
+# Left as they are, which makes them errors: there is more than one way to write them in JSON.
+_BINARY: Final = (bytes, bytearray, memoryview)
+_SENT_AS_TEXT: Final = (str, PurePath, IPv4Address, IPv4Network, IPv6Address, IPv6Network)
+
+
+def encode_body(body: Mapping[str, Any]) -> bytes:
+    """The JSON of a request.
+
+    Raises:
+        InvalidParameterError: Something has no JSON form; the message names the field.
+    """
+    fields: list[bytes] = []
+    for name, value in body.items():
+        try:
+            fields.append(_encode({name: value})[1:-1])
+        except _NO_JSON as exc:
+            place = _place_of_failure(name, value, _encode)
+            raise InvalidParameterError(f"{place} cannot be sent as JSON: {exc}") from exc
+    return b"{" + b",".join(fields) + b"}"
+
+
+def to_json_types(value: Any, name: str) -> Any:
+    """Structs, pydantic models, mappings and iterables as the JSON types they stand for.
+
+    Args:
+        value: What the caller gave for a field.
+        name: The field.
+
+    Raises:
+        InvalidParameterError: Something has no JSON form; the message names the field.
+    """
+    try:
+        return _to_builtins(value)
+    except RecursionError:
+        raise InvalidParameterError(f"{name} is nested too deeply to be sent as JSON.") from None
+    except (TypeError, ValueError) as exc:
+        place = _place_of_failure(name, value, _to_builtins)
+        hint = f". {HINTS[name]}" if name in HINTS else ""
+        raise InvalidParameterError(f"{place} cannot be sent as JSON: {exc}{hint}") from exc
+
+
+def encode_foreign(value: Any, **dump_options: bool) -> Any:
+    """What msgspec does not know, as something that it does: an ``enc_hook``.
+
+    Args:
+        value: The value.
+        dump_options: For the ``model_dump`` of pydantic's models.
+
+    Raises:
+        TypeError: It has no JSON form.
+    """
+    dump = getattr(value, "model_dump", None)
+    if dump is not None:
+        return dump(mode="json", **dump_options)
+    if isinstance(value, _SENT_AS_TEXT):
+        return str(value)
+    if is_mapping(value) or is_lazy(value):
+        return dict(value) if is_mapping(value) else list(value)
+    for base in (int, float):  # msgspec takes no subclasses of these, nor of str
+        if isinstance(value, base):
+            return base(value)
+    if isinstance(value, FunctionTool):
+        return value.to_param()
+    # URLs, secrets and the like. Nobody can hold one without having imported pydantic.
+    if type(value).__module__.startswith("pydantic"):
+        return sys.modules["pydantic_core"].to_jsonable_python(value)
+    raise TypeError(f"objects of type {type(value).__name__} are not supported")
+
+
+def is_lazy(value: Any) -> TypeGuard[Iterable[Any]]:
+    """Whether it is an iterable that has to be read out: a generator, a view, a deque."""
+    if isinstance(value, (str, Mapping, list, tuple, *_BINARY)):
+        return False
+    return not hasattr(value, "model_dump") and isinstance(value, Iterable)
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Whether it is a mapping."""
+    return isinstance(value, Mapping)
+
+
+def is_sequence(value: object) -> TypeGuard[list[Any] | tuple[Any, ...]]:
+    """Whether it is a list or a tuple."""
+    return isinstance(value, list | tuple)
+
+
+# The official SDK's messages are pydantic's models, whose fields have the API's names as aliases.
+_encode_param: Final = partial(encode_foreign, exclude_none=True, by_alias=True)
+_to_builtins: Final = partial(msgspec.to_builtins, builtin_types=_BINARY, enc_hook=_encode_param)
+
+
+def _encode(value: Any) -> bytes:
+    # Not msgspec, which would send bytes as base64 and NaN as null without an error.
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _place_of_failure(name: str, value: Any, encode: Callable[[Any], object]) -> str:
+    """The field, with the position if it is a list, whose value cannot be encoded."""
+    for position, item in enumerate(value if is_array(value) else ()):
+        try:
+            encode(item)
+        except _NO_JSON:
+            return f"{name}[{position}]"
+    return name
