@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import jiter
+
 _IN_NUMBERS: Final = "0123456789+-.eE"
 _NUMBER_STARTS: Final = frozenset("-0123456789")
 _SPACE: Final = " \t\n\r"
@@ -49,7 +51,4 @@ def _may_precede_a_value(text: str) -> bool:
 
 
 def _parse(text: str) -> Any:
-    # Not at the top: who never reads what is not whole never needs it.
-    from jiter import from_json  # noqa: PLC0415
-
-    return from_json(text.encode(), allow_inf_nan=False, partial_mode="trailing-strings")
+    return jiter.from_json(text.encode(), allow_inf_nan=False, partial_mode="trailing-strings")

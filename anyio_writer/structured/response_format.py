@@ -16,7 +16,8 @@ import msgspec
 
 from ..protocol.json import is_object
 from .partial import partial_value
-from .schemas import CACHED_TYPES, codec_of, msgspec_reader, read_json
+from .reading import msgspec_reader, read_json, unwrapped
+from .schemas import CACHED_TYPES, codec_of
 from .strict_schema import DEFINITIONS, Schema
 
 T = TypeVar("T")
@@ -70,10 +71,14 @@ class ResponseType(Generic[T]):
     def decode(self, text: str) -> T:
         """The value of an answer that is whole.
 
+        A code fence around the JSON, and ``<think>`` before it, are left out if nothing else is
+        there.
+
         Raises:
             ValueMismatchError: The text does not fit the type; its ``text`` and ``path`` are
                 those of the value, without the object around it.
         """
+        text = unwrapped(text, is_whole=True)
         if self._is_wrapped:
             name = f'{{"{_PROPERTY}": {self._codec.name}}}'
             text = bytes(read_json(text, _WRAPPER, name).value).decode()
@@ -82,7 +87,7 @@ class ResponseType(Generic[T]):
 
     def partial(self, text: str) -> Any:
         """What the start of an answer says so far; None before it does. Never raises."""
-        value = partial_value(text)
+        value = partial_value(unwrapped(text, is_whole=False))
         if not self._is_wrapped:
             return value
         return value.get(_PROPERTY) if is_object(value) else None

@@ -16,7 +16,9 @@ from typing import Annotated, Any, Final, Generic, ParamSpec, TypeVar, overload
 
 import msgspec
 
-from ..protocol.json import is_object, mend_text
+from ..protocol.history import object_text
+from ..protocol.json import is_object
+from .arguments import ArgumentsBase, register_arguments
 from .partial import partial_value
 from .schemas import Codec
 
@@ -82,10 +84,12 @@ class FunctionTool(Generic[P, R]):
                 _field(each, resolve(each, self.name), about_parameters.get(each.name))
                 for each in parameters
             ],
+            bases=(ArgumentsBase,),
             kw_only=True,
             frozen=True,
             module=self.__module__,
         )
+        register_arguments(self.arguments_type, getattr(plain, "__qualname__", own_name))
         self._codec = _codec_of_arguments(self.arguments_type)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -115,7 +119,7 @@ class FunctionTool(Generic[P, R]):
         Raises:
             ValueMismatchError: They do not fit the parameters.
         """
-        decoded = self._codec.decode(_object_in(text))
+        decoded = self._codec.decode(object_text(text))
         if isinstance(decoded, self.arguments_type):
             return decoded
         names = self.arguments_type.__struct_fields__
@@ -372,15 +376,3 @@ def _read_docstring(docstring: str) -> tuple[str, dict[str, str]]:
         for each in parsed.params
         if each.description
     }
-
-
-def _object_in(arguments: str) -> str:
-    """The JSON of an object, out of what models write in its place."""
-    text = arguments.strip(" \t\r\n")
-    while text.startswith('"'):
-        try:
-            text = msgspec.json.decode(mend_text(text.encode(errors="replace")), type=str)
-        except msgspec.DecodeError:
-            return text  # the codec says what is wrong
-        text = text.strip(" \t\r\n")
-    return "{}" if text in ("", "null") else text

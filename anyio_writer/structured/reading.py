@@ -1,0 +1,161 @@
+"""The JSON that a model wrote, as a value.
+
+Text that is valid by the schema is read even where the library below is stricter: ``3.0`` is an
+integer in JSON Schema. So is null in place of a field with a default, which models write for "not
+given", because a strict schema makes them write every field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from ..errors import ValueMismatchError
+from ..protocol.json import is_array, is_object, mend_text, shorten
+
+ASK_AGAIN: Final = "ask again, or let the type allow for this"
+_SHOWN_BYTES: Final = 300
+_MAX_REPAIRS: Final = 100  # each reads the text once more
+
+
+class JSONReader(NamedTuple):
+    """How one library reads a type, and what its errors mean."""
+
+    read: Callable[[bytes], Any]
+    error: type[Exception]
+    blame: Callable[[Any, bytes], tuple[str, str]]  # an error -> its path and reason
+
+
+def read_json(text: str, reader: JSONReader, name: str, advice: str = ASK_AGAIN) -> Any:
+    """The value of a text, whatever it is made of.
+
+    Args:
+        text: JSON.
+        reader: Reads it.
+        name: What people call the type.
+        advice: What whoever reads the error can do.
+
+    Raises:
+        ValueMismatchError: The text does not fit the type.
+    """
+    # JSON allows what Unicode does not, half a surrogate pair; both libraries refuse it.
+    payload = mend_text(text.encode(errors="replace"))
+    cause: Exception
+    try:
+        try:
+            return reader.read(payload)
+        except reader.error as exc:
+            return _read_repaired(payload, reader, exc)
+    except RecursionError as exc:
+        cause, path, reason = exc, "$", "JSON is nested too deeply"
+    except reader.error as exc:
+        cause = exc
+        path, reason = reader.blame(exc, payload)
+    shown = shorten(payload, _SHOWN_BYTES)
+    why = shorten(reason, _SHOWN_BYTES)  # msgspec quotes whole values
+    raise ValueMismatchError(
+        f"the text does not fit {name}: {why}, at {path}; {advice}: {shown}",
+        text=text,
+        path=path,
+        reason=reason,
+    ) from cause
+
+
+def msgspec_reader(decoder: msgspec.json.Decoder[Any]) -> JSONReader:
+    """What msgspec decodes."""
+    return JSONReader(decoder.decode, msgspec.DecodeError, _blame)
+
+
+_PLACE: Final = r"(?s)(?P<reason>.*) - at `(?P<path>\$.*)`"
+
+
+def _blame(exc: msgspec.DecodeError, _: bytes) -> tuple[str, str]:
+    if match := re.fullmatch(_PLACE, str(exc)):
+        return match["path"], match["reason"]
+    return "$", str(exc)
+
+
+def unwrapped(text: str, *, is_whole: bool) -> str:
+    """The text of a JSON object without the code fence and the thoughts around it.
+
+    Servers that take a response format for a hint let models write these.
+
+    Args:
+        text: What a model wrote.
+        is_whole: Whether it has come to its end, so that a fence must be closed.
+    """
+    if re.match(r"\s*\{", text):
+        return text
+    inner = text.strip()
+    if not inner.startswith(_FENCE) and (end := re.search(_THOUGHTS_END, inner)):
+        if re.match(_THOUGHTS, inner[: end.start()]):
+            inner = inner[end.end() :].strip()
+    if inner.startswith(_FENCE) and (inner.endswith(_FENCE) or not is_whole):
+        inner = inner.removeprefix(_FENCE).removesuffix(_FENCE)
+        inner = re.sub(_LANGUAGE, "", inner)
+    return inner or text
+
+
+_FENCE: Final = "```"
+_THOUGHTS_END: Final = r"</think(?:ing)?>"
+_LANGUAGE: Final = r"\A[\w+-]*\s"
+# Some chat templates write the opening tag themselves, so that the answer lacks it.
+_THOUGHTS: Final = r"(?s)<think(?:ing)?>|(?!.*<think(?:ing)?>)"
+
+
+def _read_repaired(payload: bytes, reader: JSONReader, error: Exception) -> Any:
+    """Read whole numbers as integers, and drop nulls that do not fit.
+
+    Raises:
+        Exception: ``error`` or another ``reader.error``.
+    """
+    try:
+        value = _decode_whole_numbers(payload)
+    except (msgspec.DecodeError, RecursionError):
+        raise error from None
+    first: Exception | None = None
+    for _ in range(_MAX_REPAIRS):
+        repaired = msgspec.json.encode(value)
+        try:
+            return reader.read(repaired)
+        except reader.error as exc:
+            first = first or exc  # later ones may be about a field whose null was dropped
+            path, _reason = reader.blame(exc, repaired)
+        if not _drop_nulls(value, path):
+            break
+    raise first or error
+
+
+def _whole_number(text: str) -> int | float:
+    number = float(text)
+    if number.is_integer():
+        return int(Decimal(text))
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("a number out of range")
+    return number
+
+
+_decode_whole_numbers: Final = msgspec.json.Decoder(float_hook=_whole_number).decode
+_STEP: Final = r"\.([^.\[\]]+)|\[(\d+)\]"
+
+
+def _drop_nulls(value: Any, path: str) -> bool:
+    """Delete the null at a path, and those at the same place of other items in the same lists."""
+    steps = re.findall(_STEP, path)
+    if not steps or not re.fullmatch(rf"\$(?:{_STEP})+", path):
+        return False
+    parents = [value]
+    for key, _ in steps[:-1]:
+        if key:
+            parents = [each[key] for each in parents if is_object(each) and key in each]
+        else:
+            parents = [item for each in parents if is_array(each) for item in each]
+    last, _ = steps[-1]
+    holders = [each for each in parents if is_object(each) and each.get(last, 0) is None]
+    for holder in holders:
+        del holder[last]
+    return bool(holders)
