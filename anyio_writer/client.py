@@ -8,7 +8,14 @@ from typing import Any, Self, TypeVar, Unpack, overload
 
 import anyio
 
-from .config import DEFAULT_MAX_CONNECTIONS, Configuration, StreamSettings, resolve
+from .config import (
+    DEFAULT_MAX_CONNECTIONS,
+    Configuration,
+    Endpoint,
+    StreamSettings,
+    override,
+    resolve,
+)
 from .conversation import DEFAULT_MAX_ROUNDS, Conversation
 from .errors import ConfigurationError, WriterError
 from .numbers import check_count
@@ -49,20 +56,49 @@ class AsyncWriter:
         max_connections: int = DEFAULT_MAX_CONNECTIONS,
         **configuration: Unpack[Configuration],
     ) -> None:
-        self._endpoint, self._settings = resolve(configuration)
+        endpoint, settings = resolve(configuration)
         check_count("max_connections", max_connections, ConfigurationError)
         if client is not None:
             http_module(client)
-        self._client = client
-        self._owns_client = client is None
-        self._max_connections = max_connections
-        self._gate: anyio.CapacityLimiter | None = None
+        self._set_up(_Pool(client, max_connections), endpoint, settings)
+
+    def _set_up(self, pool: _Pool, endpoint: Endpoint, settings: StreamSettings) -> None:
+        self._pool = pool
+        self._endpoint = endpoint
+        self._settings = settings
         self._closed = False
-        self.chat = Chat(self._open, self._settings)
+        self.chat = Chat(self._open, settings)
 
     def __repr__(self) -> str:
         url = self._endpoint.shown_url
-        return f"AsyncWriter(url={url!r}, max_connections={self._max_connections})"
+        return f"AsyncWriter(url={url!r}, max_connections={self._pool.max_connections})"
+
+    def with_options(self, **options: Unpack[Configuration]) -> AsyncWriter:
+        """The same ``AsyncWriter`` with other settings: a view of the same connections.
+
+        ::
+
+            async with writer.with_options(max_retries=0).chat.stream(...) as stream:
+                ...
+
+        It costs little, so it may be made for a single call. Its streams count for the same
+        ``max_connections``. Closing it closes no connection, and only stops it from opening
+        further streams; closing the ``AsyncWriter`` that it was made from closes it, too.
+
+        Args:
+            options: As for ``AsyncWriter``; what is not given stays as it is. ``headers`` are added
+                to those there are, and None takes one out.
+
+        Raises:
+            ConfigurationError: A setting is wrong or unknown, or belongs to the connections:
+                ``client``, ``max_connections``.
+        """
+        if shared := sorted(options.keys() & {"client", "max_connections"}):
+            raise ConfigurationError(
+                f"{shared[0]} belongs to the connections, which with_options() shares; make "
+                "another AsyncWriter."
+            )
+        return _View(self._pool, *override(self._endpoint, self._settings, options))
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,25 +113,50 @@ class AsyncWriter:
 
     async def aclose(self) -> None:
         """Close the connections, unless the client is your own. Bounded in time."""
-        self._closed = True
-        if self._client is not None and self._owns_client:
-            with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
-                await self._client.aclose()
+        with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
+            await self._pool.aclose()
 
     def _open(self, request: Mapping[str, Any]) -> ChatCompletionStream[Any]:
-        if self._closed:
+        if self._closed or self._pool.is_closed:
             raise WriterError("This AsyncWriter is closed; make another one.")
+        client, gate = self._pool.get()
+        return make_stream(request, self._endpoint, self._settings, client=client, gate=gate)
+
+
+class _View(AsyncWriter):
+    """An ``AsyncWriter`` over the connections of another one."""
+
+    def __init__(self, pool: _Pool, endpoint: Endpoint, settings: StreamSettings) -> None:
+        self._set_up(pool, endpoint, settings)
+
+    async def aclose(self) -> None:
+        """Open no more streams. The connections are closed by whoever made them."""
+        self._closed = True
+
+
+class _Pool:
+    """The connections that an ``AsyncWriter`` shares with what ``with_options()`` makes of it."""
+
+    def __init__(self, client: Client | None, max_connections: int) -> None:
+        self.max_connections = max_connections
+        self.is_closed = False
+        self._client = client
+        self._owns_client = client is None
+        self._gate: anyio.CapacityLimiter | None = None
+
+    def get(self) -> tuple[Client, anyio.CapacityLimiter]:
+        """The client, and the limiter of its streams; made when they are first needed."""
         if self._client is None:
-            self._client = make_client(max_connections=self._max_connections)
+            self._client = make_client(max_connections=self.max_connections)
         if self._gate is None:
-            self._gate = anyio.CapacityLimiter(self._max_connections)
-        return make_stream(
-            request,
-            self._endpoint,
-            self._settings,
-            client=self._client,
-            gate=self._gate,
-        )
+            self._gate = anyio.CapacityLimiter(self.max_connections)
+        return self._client, self._gate
+
+    async def aclose(self) -> None:
+        """Close the client, unless it is the caller's own."""
+        self.is_closed = True
+        if self._client is not None and self._owns_client:
+            await self._client.aclose()
 
 
 class Chat:

@@ -137,9 +137,17 @@ SETTINGS: Final = frozenset({*Configuration.__annotations__, "client", "max_conn
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where requests go, and with what key. Its repr does not show the key."""
+    """Where requests go, and with what key. Its repr does not show the key.
+
+    Attributes:
+        url: ``base_url`` and ``path``, joined.
+        base_url: As given, by the caller or the environment.
+        path: As given.
+    """
 
     url: str
+    base_url: str
+    path: str | None
     api_key: str
     headers: Mapping[str, str | None]
     max_retries: int
@@ -170,8 +178,12 @@ def resolve_endpoint(
         ConfigurationError: Something is missing or wrong. A key is never shown.
     """
     check_count("max_retries", max_retries, ConfigurationError, least=0)
+    if base_url is None or base_url == "":
+        base_url = os.environ.get("WRITER_BASE_URL", "").strip() or DEFAULT_BASE_URL
     return Endpoint(
         url=_resolve_url(base_url, path),
+        base_url=base_url,
+        path=path,
         api_key=_resolve_key(api_key),
         headers=check_headers("headers", headers, ConfigurationError),
         max_retries=max_retries,
@@ -188,6 +200,27 @@ def resolve(given: Mapping[str, Any]) -> tuple[Endpoint, StreamSettings]:
     reading = {name: value for name, value in given.items() if name in _READING}
     rest = {name: value for name, value in given.items() if name not in _READING}
     return resolve_endpoint(**rest), StreamSettings(**reading)
+
+
+def override(
+    endpoint: Endpoint, settings: StreamSettings, options: Mapping[str, Any]
+) -> tuple[Endpoint, StreamSettings]:
+    """The same configuration but for some of it. Headers are added to those there are.
+
+    Raises:
+        ConfigurationError: An option is wrong or unknown.
+    """
+    given = {name: getattr(settings, name) for name in _READING}
+    given |= {
+        name: getattr(endpoint, name)
+        for name in Configuration.__annotations__
+        if name not in _READING
+    }
+    given |= options
+    headers = given["headers"]
+    if isinstance(headers, Mapping):
+        given["headers"] = {**endpoint.headers, **headers}
+    return resolve(given)
 
 
 def resolve_reading(given: Mapping[str, Any]) -> StreamSettings:
@@ -246,11 +279,11 @@ def _resolve_key(api_key: str | None) -> str:
     return key
 
 
-def _resolve_url(base_url: str | None, path: str | None) -> str:
+def _resolve_url(base_url: str, path: str | None) -> str:
     for name, value in (("base_url", base_url), ("path", path)):
         if value is not None and not isinstance(value, str):
             raise ConfigurationError(f"{name} must be a string, not {type(value).__name__}.")
-    base = (base_url or os.environ.get("WRITER_BASE_URL", "")).strip() or DEFAULT_BASE_URL
+    base = base_url.strip() or DEFAULT_BASE_URL
     if not _is_base_url(base):
         raise ConfigurationError(
             f"base_url must be like 'https://api.writer.com', not {_without_password(base)!r}."
