@@ -29,9 +29,10 @@ from writerai.types.chat_completion_chunk import ChatCompletionChunk as SDKChunk
 
 from anyio_writer.protocol import ChatCompletionStreamState
 from anyio_writer.testing import writer_chunks
+from tests.plugins.thoroughness import examples
 from tests.protocol.streams import Script, scripts, wire
 
-THOROUGH: Final = settings(max_examples=60, suppress_health_check=list(HealthCheck))
+THOROUGH: Final = settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 
 MOVED: Final = {
     "content.done",

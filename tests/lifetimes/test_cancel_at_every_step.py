@@ -83,7 +83,6 @@ def second_time_lucky() -> Callable[[RecordedRequest], Reply]:
     return reply
 
 
-@pytest.mark.uvloop
 @pytest.mark.parametrize("connected", [False, True], ids=["connects", "is connected"])
 @pytest.mark.parametrize("body", [whole, shared, left_early, closed])
 async def test_over_the_network(
@@ -119,7 +118,6 @@ async def test_over_the_network(
             assert step > 15, "the scenario is not cancelled anywhere"
 
 
-@pytest.mark.uvloop
 @pytest.mark.parametrize("body", [whole, left_early])
 async def test_a_stream_with_a_client_of_its_own(body: Any, anyio_backend_name: str) -> None:
     """No socket is left open, whenever it is cancelled."""
@@ -167,7 +165,6 @@ async def iterate_slowly(consumer: Any, got: list[Any]) -> None:
         await checkpoint()
 
 
-@pytest.mark.uvloop
 @pytest.mark.parametrize("own", [False, True], ids=["subscription", "stream"])
 @pytest.mark.parametrize(
     ("way_to_read", "max_buffer"), [(iterate, 2), (in_batches, 2), (iterate_slowly, 1024)]

@@ -125,7 +125,6 @@ class Case:
 ITERATE_THE_STREAM = {"the stream", "the stream, too", "batches", "texts"}
 
 
-@pytest.mark.uvloop
 @pytest.mark.parametrize(("end", "script", "error"), ENDS, ids=[each[0] for each in ENDS])
 async def test_at_once_and_with_the_same_outcome(
     end: str, script: list[Any], error: type[Exception] | None

@@ -27,6 +27,7 @@ from anyio_writer import (
     chat_stream_from,
 )
 from tests.lifetimes.lifetime_helpers import seeded
+from tests.plugins.thoroughness import examples
 from tests.streaming.helpers import DONE, USAGE, chunk
 
 EVERYTHING = 100_000
@@ -215,7 +216,7 @@ def ids(events: list[Any]) -> list[int]:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
 @given(stream=wires(), all_plans=st.lists(plans, min_size=1, max_size=6), seed=st.integers(0, 999))
 def test_everybody_gets_what_was_promised(
     backend: str, stream: tuple[list[tuple[bytes, int]], bool], all_plans: list[Plan], seed: int

@@ -24,7 +24,6 @@ REPLIES = {
 }
 
 
-@pytest.mark.uvloop
 @pytest.mark.parametrize("at_a_time", [1, 20])
 @pytest.mark.parametrize("where", REPLIES)
 async def test_it_is_seen_at_once(where: str, at_a_time: int) -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from anyio_writer import APIConnectionError, APIStatusError, AsyncWriter, ContentDeltaEvent
 from tests.lifetimes.lifetime_helpers import HANGS, busy_slots, new_seed, seeded, tasks_of_clients
+from tests.plugins.thoroughness import examples
 
-STREAMS = 2000
+STREAMS = min(2000, examples(2000))
 LOOKS = 10
 """How often it is looked at what there is."""
 

@@ -138,17 +138,13 @@ async def run_storm(
             await client.aclose()
 
 
-@pytest.mark.uvloop
 @pytest.mark.parametrize("kind", CLIENTS)
 async def test_a_small_pool(kind: str) -> None:
     await run_storm(CLIENTS[kind](), cancelled, slots=5)
 
 
 @pytest.mark.parametrize(  # only its tasks can be cancelled one by one, and repeatedly
-    "anyio_backend",
-    ["asyncio", ("asyncio", {"use_uvloop": True})],
-    ids=["asyncio", "uvloop"],
-    indirect=True,
+    "anyio_backend", ["asyncio"], indirect=True
 )
 @pytest.mark.parametrize("kind", CLIENTS)
 async def test_native_cancellations_that_come_in_twos(kind: str) -> None:

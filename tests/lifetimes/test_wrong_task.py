@@ -66,7 +66,6 @@ async def with_a_fixture(response: Response) -> tuple[Stream, Leave]:
 WAYS = [by_hand, with_a_stack, with_a_fixture]
 
 
-@pytest.mark.uvloop
 @pytest.mark.parametrize("way", WAYS)
 async def test_the_mistake_is_named_and_the_response_is_closed(way: Any) -> None:
     response = Response()
@@ -109,7 +108,6 @@ async def test_the_mistake_is_named_and_the_response_is_closed(way: Any) -> None
     assert tasks_of_clients() == tasks
 
 
-@pytest.mark.uvloop
 async def test_the_task_that_entered_it_can_still_leave_it_well() -> None:
     response = Response()
     opened = anyio.Event()
@@ -133,10 +131,7 @@ async def test_the_task_that_entered_it_can_still_leave_it_well() -> None:
 
 
 @pytest.mark.parametrize(  # on trio the first task would not get that far, see above
-    "anyio_backend",
-    ["asyncio", ("asyncio", {"use_uvloop": True})],
-    ids=["asyncio", "uvloop"],
-    indirect=True,
+    "anyio_backend", ["asyncio"], indirect=True
 )
 @pytest.mark.parametrize("way", WAYS)
 async def test_plain_asyncio_tasks_one_after_the_other(

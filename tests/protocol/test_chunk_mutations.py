@@ -8,6 +8,7 @@ import pytest
 
 from anyio_writer.errors import APIError
 from anyio_writer.testing import tool_call_chunks, writer_chunks
+from tests.plugins.thoroughness import sampled
 from tests.protocol.driving import Outcome, chunk, frames, run
 
 DROP: Final = object()
@@ -110,29 +111,29 @@ def test_one_wrong_field(name: str) -> None:
     n = 2 if name == "choices" else None
     plain = run(frames(*chunks), n=n)
     assert plain.error is None
-    tried = 0
-    for path in paths(chunks):
-        keys = [step for step in path if isinstance(step, str)]
-        if not keys:
-            continue  # a whole chunk
+    cases = [
+        (path, keys, value)
+        for path in paths(chunks)
+        if (keys := [step for step in path if isinstance(step, str)])  # not a whole chunk
+        for value in VALUES
+    ]
+    assert len(cases) > 300
+    for path, keys, value in sampled(cases):
         beside = "message" in keys
-        for value in VALUES:
-            # Any exception that is not the library's own fails here.
-            outcome = run(frames(*mutated(chunks, path, value)), n=n)
-            tried += 1
-            context = (path, value, outcome.error)
-            if outcome.error is not None:
-                assert isinstance(outcome.error, APIError), context
-                assert outcome.error.completion == outcome.completion, context
-                if keys[-1] not in TEXT_NEEDS:
-                    for got, whole in zip(texts(outcome), texts(plain), strict=False):
-                        assert (whole or "").startswith(got or ""), context
-                continue
-            if beside or keys[-1] not in TEXT_NEEDS:
-                assert texts(outcome) == texts(plain), context
-            if beside or keys[-1] not in CALLS_NEED | {ARGUMENTS}:
-                assert calls(outcome) == calls(plain), context
-    assert tried > 300
+        # Any exception that is not the library's own fails here.
+        outcome = run(frames(*mutated(chunks, path, value)), n=n)
+        context = (path, value, outcome.error)
+        if outcome.error is not None:
+            assert isinstance(outcome.error, APIError), context
+            assert outcome.error.completion == outcome.completion, context
+            if keys[-1] not in TEXT_NEEDS:
+                for got, whole in zip(texts(outcome), texts(plain), strict=False):
+                    assert (whole or "").startswith(got or ""), context
+            continue
+        if beside or keys[-1] not in TEXT_NEEDS:
+            assert texts(outcome) == texts(plain), context
+        if beside or keys[-1] not in CALLS_NEED | {ARGUMENTS}:
+            assert calls(outcome) == calls(plain), context
 
 
 @pytest.mark.parametrize("name", STREAMS)

@@ -26,6 +26,7 @@ from anyio_writer.protocol import (
     RefusalDoneEvent,
     parse_chunk,
 )
+from tests.plugins.thoroughness import examples
 from tests.protocol.driving import Event, called, chunk, frames, piece, run
 from tests.protocol.streams import Script, scripts, wire
 
@@ -133,7 +134,7 @@ def test_the_json_can_be_read_back(kind: str) -> None:
     assert msgspec.json.encode(back) == msgspec.json.encode(event)
 
 
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 @given(scripts())
 def test_whole_streams_can_be_forwarded(script: Script) -> None:
     state = ChatCompletionStreamState[Any]()

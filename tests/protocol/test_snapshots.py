@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 
 from anyio_writer.protocol import ChatCompletionStreamState, ServerSentEvent, parse_chunk
 from anyio_writer.testing import writer_chunks
+from tests.plugins.thoroughness import examples
 from tests.protocol.described import described
 from tests.protocol.driving import called, chunk, piece, said
 from tests.protocol.streams import Script, scripts, wire
 
-THOROUGH = settings(max_examples=40, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(max_examples=examples(40), suppress_health_check=list(HealthCheck))
 
 
 @THOROUGH

@@ -21,6 +21,7 @@ from anyio_writer.protocol import (
     accumulator,
     parse_chunk,
 )
+from tests.plugins.thoroughness import examples
 from tests.protocol.described import completion, described
 from tests.protocol.driving import called, chunk, frames, piece, run, said
 from tests.protocol.streams import (
@@ -35,7 +36,7 @@ from tests.protocol.streams import (
 )
 
 STOP = chunk(reason="stop")
-THOROUGH = settings(max_examples=80, suppress_health_check=list(HealthCheck))
+THOROUGH = settings(max_examples=examples(80), suppress_health_check=list(HealthCheck))
 
 
 TWO_CALLS_CUT_SHORT = Script(

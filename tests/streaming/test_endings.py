@@ -34,6 +34,7 @@ from anyio_writer.testing import (
     tool_call_reply,
     writer_chunks,
 )
+from tests.plugins.thoroughness import sampled
 from tests.streaming.helpers import DONE, REQUEST, STALL, USAGE, Body, chunk, client_for
 
 
@@ -155,7 +156,7 @@ async def test_cut_at_every_byte(name: str, ending: str) -> None:
     broken = httpx.RemoteProtocolError(
         "peer closed connection without sending complete message body"
     )
-    for cut in range(len(wire)):
+    for cut in sampled(range(len(wire))):
         script: list[Any] = [wire[:cut]] if ending == "eof" else [wire[:cut], broken]
         async with chat_stream_from(Body(*script), n=FINISHES[name]) as stream:
             if cut >= enough:

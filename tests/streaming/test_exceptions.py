@@ -149,7 +149,6 @@ class Case:
             assert self.worked == ("ended" if self.block == "ends" else "began")
 
 
-@pytest.mark.uvloop
 @pytest.mark.parametrize(("block", "tasks", "stream", "outcome", "context"), rows())
 async def test_comes_out(block: str, tasks: str, stream: str, outcome: str, context: str) -> None:
     case = Case(block, tasks, stream)

@@ -46,8 +46,6 @@ from tests.streaming.helpers import QUESTION, REQUEST, STALL, Body, chunk, clien
 
 FIRST = sse_event(writer_chunks("Hello there")[1])
 
-pytestmark = pytest.mark.uvloop
-
 
 class Boom(Exception):
     """What the body raises."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from anyio_writer import Limits, WriterError, chat_stream_from
 from anyio_writer.testing import error_frame, sse_event, tool_call_chunks, writer_chunks
+from tests.plugins.thoroughness import examples
 from tests.streaming.helpers import DONE, Body
 
 FRAMES = [
@@ -43,7 +44,7 @@ def bodies(draw: st.DrawFn) -> list[Any]:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     pieces=bodies(),
     iterate=st.booleans(),

@@ -29,10 +29,10 @@ SLACK = 0.05  # on real clocks
 
 
 @pytest.fixture(scope="module", params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
+def anyio_backend(request: pytest.FixtureRequest, asyncio_backend: Any) -> Any:
     if request.param == "trio":
         return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
-    return "asyncio"
+    return asyncio_backend
 
 
 @pytest.fixture

@@ -31,7 +31,6 @@ async def wait(signal: Signal, woken: list[Any], name: object) -> None:
     woken.append(name)
 
 
-@pytest.mark.uvloop
 @pytest.mark.usefixtures("loop")
 async def test_all_who_wait_are_woken_once() -> None:
     signal = Signal()
@@ -47,7 +46,6 @@ async def test_all_who_wait_are_woken_once() -> None:
     await signal.wait()
 
 
-@pytest.mark.uvloop
 @pytest.mark.usefixtures("loop")
 async def test_a_cleared_signal_is_waited_for_again() -> None:
     signal = Signal()
@@ -64,7 +62,6 @@ async def test_a_cleared_signal_is_waited_for_again() -> None:
     assert woken == ["first", "second"]
 
 
-@pytest.mark.uvloop
 @pytest.mark.usefixtures("loop")
 async def test_who_is_cancelled_leaves_nothing_behind() -> None:
     signal = Signal()
@@ -82,7 +79,6 @@ async def test_who_is_cancelled_leaves_nothing_behind() -> None:
     assert signal._wakers == []
 
 
-@pytest.mark.uvloop
 @pytest.mark.usefixtures("loop")
 async def test_woken_and_cancelled_in_the_same_turn() -> None:
     signal = Signal()
@@ -100,7 +96,6 @@ async def test_woken_and_cancelled_in_the_same_turn() -> None:
     assert signal._wakers == []
 
 
-@pytest.mark.uvloop
 @pytest.mark.usefixtures("loop")
 async def test_a_stream_on_any_loop() -> None:
     go_on = anyio.Event()

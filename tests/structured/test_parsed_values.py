@@ -24,6 +24,7 @@ from anyio_writer.errors import (
 from anyio_writer.protocol import ChatCompletionStreamState, SSEDecoder
 from anyio_writer.structured.response_format import response_type_of
 from anyio_writer.structured.tools import function_tool
+from tests.plugins.thoroughness import examples
 from tests.protocol.driving import called, chunk, frames, piece, said
 from tests.structured.structured_answers import Answer, Counting, answers, cut, says_no_more_than
 
@@ -470,7 +471,7 @@ def test_dialects_of_arguments(
     assert calls[0].function.parsed_arguments == value
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.data())
 def test_seven_calls_at_once(data: st.DataObject) -> None:
     cities = [data.draw(st.text(max_size=5)) for _ in range(7)]

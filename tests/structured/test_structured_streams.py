@@ -38,6 +38,7 @@ from anyio_writer.testing import (
     tool_call_reply,
     writer_chunks,
 )
+from tests.plugins.thoroughness import examples
 from tests.streaming.helpers import DONE, REQUEST, STALL, USAGE, Body, chunk
 from tests.structured.structured_answers import Answer, answers, cut, says_no_more_than
 
@@ -230,7 +231,7 @@ async def test_untyped_tools_are_not_parsed() -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(answers(), st.data())
 def test_any_value_comes_back_from_any_pieces(
     backend: str, answer: Answer, data: st.DataObject

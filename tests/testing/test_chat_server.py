@@ -27,6 +27,7 @@ from anyio_writer.testing import (
     Step,
     error_reply,
 )
+from tests.plugins.thoroughness import examples
 
 HANGS = 10  # seconds; a net under a hang, not an assertion
 POST = b"POST /v1/chat HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\n{}"
@@ -380,7 +381,7 @@ async def test_garbage_is_refused_and_harms_nobody(garbage: bytes, status: bytes
         assert b"ok" in body
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(st.sampled_from([POST, POST[:20], POST[20:], b"\r\n", b"a: b"]) | st.binary()))
 async def test_whatever_peers_send_the_server_lives(sent: list[bytes]) -> None:
     async with ChatServer(Reply(body=b"ok")) as server:

@@ -5,7 +5,7 @@ import json
 import uuid
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anyio_writer.testing import (
@@ -38,7 +38,6 @@ def reasons(chunks: list[Chunk], index: int = 0) -> list[str | None]:
     ]
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_the_deltas_joined_are_the_text(text: str) -> None:
     wire = [sse_event(chunk) for chunk in writer_chunks(text)]
@@ -46,7 +45,6 @@ def test_the_deltas_joined_are_the_text(text: str) -> None:
     assert "".join(delta["content"] or "" for delta in deltas(read)) == text
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_choices_take_turns_and_end_one_by_one(texts: list[str]) -> None:
     chunks = writer_chunks(texts)
@@ -129,7 +127,6 @@ def test_logprobs_cover_the_tokens() -> None:
     assert entry["logprob"] < 0
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.text(min_size=1), st.text()), min_size=1, max_size=3),
     st.integers(min_value=0, max_value=9),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from anyio_writer.testing import (
@@ -75,7 +75,6 @@ def test_every_delay_and_fault_is_a_step(reply: Reply, expected: list[bytes | St
     assert steps(reply) == expected
 
 
-@settings(deadline=None)
 @given(
     pieces=st.lists(st.binary()),
     encoding=st.sampled_from(["identity", "gzip", "deflate"]),

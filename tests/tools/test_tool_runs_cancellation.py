@@ -19,8 +19,6 @@ from tests.lifetimes.test_cancel_at_every_step import WAYS, cancelled_at
 from tests.streaming.helpers import Body, chunk
 from tests.tools.tools_helpers import CALLS, STOP, call
 
-pytestmark = pytest.mark.uvloop
-
 
 class Watch:
     """Tools that count how many of them have begun and how many are over."""
