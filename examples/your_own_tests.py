@@ -41,7 +41,7 @@ async def summary(writer: AsyncWriter, text: str) -> str:
 
 def writer_for(server: ChatServer) -> AsyncWriter:
     return AsyncWriter(
-        api_key="test", base_url=server.url, max_retries=0, timeouts=Timeouts(first_content=0.2)
+        api_key="test", base_url=server.url, max_retries=0, timeouts=Timeouts(first_content=1)
     )
 
 

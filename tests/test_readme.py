@@ -223,7 +223,7 @@ def test_every_way_to_the_result_is_there() -> None:
         assert hasattr(anyio_writer.ChatCompletionStream, name), name
 
 
-@pytest.mark.parametrize("name", ["demo-command", "test-command"])
+@pytest.mark.parametrize("name", ["demo-command", "test-command", "whole-command"])
 def test_the_commands_are_marked(name: str) -> None:
     assert README.count(f"\n<!-- {name} -->\n```sh\n") == 1
     command = README.partition(f"<!-- {name} -->\n```sh\n")[2].partition("\n```\n")[0]
