@@ -78,6 +78,7 @@ from .protocol import TranslationData as TranslationData
 from .protocol import Usage as Usage
 from .protocol import WebSearchData as WebSearchData
 from .request.params import ChatRequest as ChatRequest
+from .request.params import CustomTool as CustomTool
 from .request.params import FunctionToolParam as FunctionToolParam
 from .request.params import GraphTool as GraphTool
 from .request.params import LLMTool as LLMTool

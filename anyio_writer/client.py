@@ -21,6 +21,7 @@ from .errors import ConfigurationError, WriterError
 from .numbers import check_count
 from .open import make_conversation, make_stream
 from .request.params import ChatRequest, ResponseFormat
+from .signatures import shows_arguments_of
 from .streaming.stream import ChatCompletionStream
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError
 from .transport.client import Client, http_module, make_client
@@ -49,6 +50,7 @@ class AsyncWriter:
         ConfigurationError: A setting is missing, wrong or unknown.
     """
 
+    @shows_arguments_of(Configuration)
     def __init__(
         self,
         *,
@@ -73,6 +75,7 @@ class AsyncWriter:
         url = self._endpoint.shown_url
         return f"AsyncWriter(url={url!r}, max_connections={self._pool.max_connections})"
 
+    @shows_arguments_of(Configuration)
     def with_options(self, **options: Unpack[Configuration]) -> AsyncWriter:
         """The same ``AsyncWriter`` with other settings: a view of the same connections.
 
@@ -185,6 +188,7 @@ class Chat:
         self, *, response_format: object, **request: Unpack[ChatRequest]
     ) -> ChatCompletionStream[Any]: ...
 
+    @shows_arguments_of(ChatRequest)
     def stream(
         self, *, response_format: object = None, **request: Unpack[ChatRequest]
     ) -> ChatCompletionStream[Any]:
@@ -236,6 +240,7 @@ class Chat:
         **request: Unpack[ChatRequest],
     ) -> Conversation[Any]: ...
 
+    @shows_arguments_of(ChatRequest)
     def conversation(
         self,
         *,

@@ -124,6 +124,12 @@ class Configuration(ReadingConfiguration, total=False):
         headers: Sent with every request; they replace the library's own of the same name.
         max_retries: How often a request that failed before its answer began is sent again; 2 if
             not given.
+        timeouts: Time limits.
+        limits: Bounds on sizes.
+        end_grace: How many seconds of silence to wait, once the answer is complete, for the usage
+            and the end of the response; 5 if not given.
+        require_finish: Whether an answer without a finish reason and without ``[DONE]`` is an
+            error; True if not given. False is for servers that never send either.
     """
 
     api_key: str | None

@@ -20,6 +20,7 @@ from .request.encoding import is_lazy, is_sequence
 from .request.params import ChatRequest, ResponseFormat
 from .request.tools import functions_by_name, read_tools
 from .request.validation import build_body
+from .signatures import shows_arguments_of
 from .streaming.stream import ChatCompletionStream
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError, check_tool_options
 from .structured.response_format import ResponseType, response_type_of
@@ -61,6 +62,7 @@ def open_chat_stream(
 ) -> ChatCompletionStream[Any]: ...
 
 
+@shows_arguments_of(OpenArguments)
 def open_chat_stream(
     *,
     client: Client | None = None,
@@ -138,6 +140,7 @@ def open_conversation(
 ) -> Conversation[Any]: ...
 
 
+@shows_arguments_of(OpenArguments)
 def open_conversation(
     *,
     client: Client | None = None,
@@ -228,6 +231,7 @@ def chat_stream_from(
 ) -> ChatCompletionStream[Any]: ...
 
 
+@shows_arguments_of(ReadingConfiguration)
 def chat_stream_from(
     source: AsyncIterable[bytes],
     *,
@@ -244,7 +248,8 @@ def chat_stream_from(
         n: How many choices the request asked for, if known.
         response_format: The type that the answer was to have, as for ``open_chat_stream``.
         tools: The functions that the model could call.
-        reading: How it is read, see ``StreamSettings``.
+        reading: How it is read: ``timeouts``, ``limits``, ``end_grace``, ``require_finish``; see
+            ``Configuration``.
 
     Raises:
         ConfigurationError: A setting is wrong or unknown.

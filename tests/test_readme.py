@@ -275,7 +275,16 @@ async def test_what_it_says_of_max_tokens() -> None:
 ARCHITECTURE: Final = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 PACKAGE: Final = ROOT / "anyio_writer"
 ORDER: Final = (
-    *("errors", "numbers", "protocol", "config", "structured", "request", "transport"),
+    *(
+        "errors",
+        "numbers",
+        "signatures",
+        "protocol",
+        "config",
+        "structured",
+        "request",
+        "transport",
+    ),
     *("streaming", "conversation", "open", "client", "cli"),
 )
 

@@ -5,6 +5,9 @@
 clock or opens a socket.
 """
 
+import sys as _sys
+from typing import TYPE_CHECKING
+
 from .chunks import ChatCompletionChunk as ChatCompletionChunk
 from .chunks import ChoiceDelta as ChoiceDelta
 from .chunks import ChoiceLogprobs as ChoiceLogprobs
@@ -48,3 +51,12 @@ from .sse import ServerSentEvent as ServerSentEvent
 from .sse import SSEDecoder as SSEDecoder
 from .state import ChatCompletionStreamState as ChatCompletionStreamState
 from .values import ValueReader as ValueReader
+
+if not TYPE_CHECKING:  # which reads the imports above instead
+    __all__ = [
+        name
+        for name in globals()
+        if not name.startswith("_")
+        and name != "TYPE_CHECKING"
+        and f"{__name__}.{name}" not in _sys.modules  # an import binds submodules, too
+    ]

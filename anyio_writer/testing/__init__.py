@@ -4,6 +4,9 @@ It speaks HTTP/1.1 over real sockets, on asyncio and on trio, and goes wrong on 
 slow, cut, reset, silent, compressed, malformed. It needs anyio and h11 only.
 """
 
+import sys as _sys
+from typing import TYPE_CHECKING
+
 from .chunks import TOKEN_PATTERN as TOKEN_PATTERN
 from .chunks import Chunk as Chunk
 from .chunks import tokens as tokens
@@ -35,3 +38,12 @@ from .script import Stall as Stall
 from .script import Step as Step
 from .server import AnyReply as AnyReply
 from .server import ChatServer as ChatServer
+
+if not TYPE_CHECKING:  # which reads the imports above instead
+    __all__ = [
+        name
+        for name in globals()
+        if not name.startswith("_")
+        and name != "TYPE_CHECKING"
+        and f"{__name__}.{name}" not in _sys.modules  # an import binds submodules, too
+    ]

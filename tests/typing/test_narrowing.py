@@ -289,6 +289,11 @@ async def test_streams() -> None:
             await start(stream)
             await stream.until_done()
         await look_at(stream)
+        warmer: ChatRequest = {**request, "temperature": 0.9, "seed": 1}
+        assert_type(writer.chat.stream(**warmer), ChatCompletionStream[None])
+        patient = writer.with_options(timeouts=Timeouts(idle=None), max_retries=0)
+        assert_type(patient, AsyncWriter)
+        assert_type(patient.chat.stream(**request), ChatCompletionStream[None])
         asked = writer.chat.stream(**request)
         assert_type(asked, ChatCompletionStream[None])
         assert_type(await text_of(asked), str)
@@ -352,6 +357,8 @@ def test_wrong_arguments() -> None:
         writer.chat.stream(model="m", messages=messages, timeouts=Timeouts())  # type: ignore[call-overload]
     with pytest.raises(ConfigurationError, match="modle"):
         AsyncWriter(api_key="key", modle="m")  # type: ignore[call-arg]
+    with pytest.raises(ConfigurationError, match="timeout"):
+        writer.with_options(timeout=5)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         Timeouts(first=5)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
