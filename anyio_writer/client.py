@@ -133,7 +133,7 @@ class _View(AsyncWriter):
         self._set_up(pool, endpoint, settings)
 
     async def aclose(self) -> None:
-        """Open no more streams. The connections are closed by whoever made them."""
+        """Open no more streams. The AsyncWriter that made the connections closes them."""
         self._closed = True
 
 
@@ -200,7 +200,7 @@ class Chat:
 
         Raises:
             InvalidParameterError: A field of the request is missing, wrong or unknown.
-            TypeError: The response format cannot be told to the API.
+            TypeError: The response format has no strict schema.
         """
         return self._make_stream({**request, "response_format": response_format})
 
@@ -263,7 +263,7 @@ class Chat:
 
         Raises:
             InvalidParameterError: A field of the request is missing, wrong or unknown.
-            TypeError: The response format cannot be told to the API.
+            TypeError: The response format has no strict schema.
         """
         return make_conversation(
             {**request, "response_format": response_format},

@@ -94,7 +94,7 @@ def open_chat_stream(
     Raises:
         InvalidParameterError: A field of the request is missing, wrong or unknown.
         ConfigurationError: Something else is; for example there is no API key.
-        TypeError: The response format cannot be told to the API; the message names the field.
+        TypeError: The response format has no strict schema; the message names the field.
     """
     request, endpoint, settings = _sort_out(arguments)
     request["response_format"] = response_format

@@ -19,8 +19,10 @@ Role: TypeAlias = Literal["user", "assistant", "system", "tool", "developer"]
 
 _ROLES: Final = frozenset(get_args(Role))
 _SENT_BACK: Final = ("refusal", "tool_calls", "graph_data")
-# Some models need what they thought before a call; servers refuse it with other messages.
-_SENT_BACK_WITH_CALLS: Final = ("reasoning_content", "reasoning_details")
+_REASONING: Final = "reasoning_content"
+# Some models need their reasoning back with the calls that it led to. Servers refuse it with other
+# messages, and under another key than the one it came with.
+_SENT_BACK_WITH_CALLS: Final = (_REASONING, "reasoning_details")
 _SPACE: Final = " \t\r\n"
 
 
@@ -34,6 +36,8 @@ def history_param(message: Mapping[str, Any]) -> dict[str, Any]:
     for key in (*_SENT_BACK, *(_SENT_BACK_WITH_CALLS if message.get("tool_calls") else ())):
         if message.get(key) is not None:
             param[key] = message[key]
+    if message.get("reasoning_key", _REASONING) != _REASONING:
+        param.pop(_REASONING, None)
     if is_array(calls := param.get("tool_calls")):
         param["tool_calls"] = [call_param(call) if is_object(call) else call for call in calls]
     return param
@@ -44,10 +48,14 @@ def call_param(call: Mapping[str, Any]) -> dict[str, Any]:
     param = {key: value for key, value in call.items() if value is not None}
     if not param.get("id") and isinstance(param.get("index"), int):
         param["id"] = synthetic_id(param["index"])
-    if is_object(function := param.get("function")):
-        sent = {key: each for key, each in function.items() if key != "parsed_arguments"}
-        param["function"] = sent | {"arguments": arguments_param(function.get("arguments"))}
-    return param
+    if not is_object(function := param.get("function")):
+        return param
+    if param.get("type") == "custom":  # whose input is text, not JSON
+        custom = {"name": function.get("name"), "input": function.get("arguments")}
+        del param["function"]
+        return param | {"custom": custom}
+    sent = {key: each for key, each in function.items() if key != "parsed_arguments"}
+    return param | {"function": sent | {"arguments": arguments_param(function.get("arguments"))}}
 
 
 def synthetic_id(index: int) -> str:

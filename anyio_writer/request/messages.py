@@ -81,8 +81,8 @@ def _calls_of(message: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _name_of(call: Mapping[str, Any]) -> Any:
-    function = call.get("function")
-    return function.get("name") if is_object(function) else None
+    called = call.get("function") or call.get("custom")
+    return called.get("name") if is_object(called) else None
 
 
 def _free_id(wanted: str, used: set[str]) -> str:

@@ -124,7 +124,7 @@ class _WithFunction(params.TypedObject):
 
 
 def _refuse_functions(tools: Any) -> None:
-    """A function is made a tool once, not at each request, and whoever calls it needs the tool."""
+    """Functions become tools once, not at each request: the caller needs the tool, too."""
     is_list = is_sequence(tools)
     if isinstance(tools, FunctionTool):
         raise InvalidParameterError("tools is one tool; put it into a list: tools=[...].")

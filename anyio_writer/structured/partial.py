@@ -1,4 +1,4 @@
-"""JSON that was cut off, as the values it gives for certain."""
+"""JSON that was cut off, as the values that are certain so far."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ _BEFORE_VALUES: Final = ("[", ",", ":")
 
 
 def partial_value(text: str) -> Any:
-    """What the start of a JSON text says for certain, in plain lists and dicts.
+    """The values that are certain from the start of a JSON text, in plain lists and dicts.
 
-    What comes later only adds to it: strings and lists grow at their end, objects get more keys.
-    A string is there as far as it came, without an escape or a surrogate pair that is cut. A
-    literal is there once it is whole, and a number once something stands behind it: it could go
-    on. Until then a list lacks the element and an object the key. One exception: where an object
-    has a key twice, the later value takes the place of the earlier one, as in other decoders.
+    Text that follows only adds to them: strings and lists grow at their end, objects get more keys.
+    A string is included as far as it came, without a cut escape or surrogate pair. A literal is
+    included once it is whole, and a number once another character follows it. Until then a list
+    lacks the element and an object the key. One exception: if an object has a key twice, the later
+    value replaces the earlier one, as in other decoders.
 
-    None stands for a text that says nothing yet, and for one that is not the start of any JSON:
-    prose, NaN, a mistake in the middle, half of a surrogate pair, more than 200 levels. A comma
-    that is missing only ends the list or object, and what follows a whole value is not looked at.
+    None means that no value has begun yet, or that the text is not the start of any JSON: prose,
+    NaN, a mistake in the middle, half of a surrogate pair, more than 200 levels. A missing comma
+    ends the list or object, and text behind a whole value is ignored.
 
-    Never raises. Takes one pass of the parser; two if a number may stand at the end of a text with
-    escapes.
+    Never raises. Takes one pass of the parser, or two if a number may end a text with escapes.
     """
     head = text.rstrip(_IN_NUMBERS)
     tail = text[len(head) :]

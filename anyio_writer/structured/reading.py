@@ -37,7 +37,7 @@ def read_json(text: str, reader: JSONReader, name: str, advice: str = ASK_AGAIN)
         text: JSON.
         reader: Reads it.
         name: What people call the type.
-        advice: What whoever reads the error can do.
+        advice: What the reader of the error can do.
 
     Raises:
         ValueMismatchError: The text does not fit the type.

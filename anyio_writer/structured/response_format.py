@@ -1,4 +1,4 @@
-"""A Python type as the format of an answer: what the API is told, and what its text means.
+"""A Python type as the format of an answer: the schema that is sent, and the value of the text.
 
 The API wants an object at the top. A type that is none, such as ``list[int]``, travels as the one
 property of an object and is taken out again; errors speak of the value itself.
@@ -44,13 +44,18 @@ class ResponseType(Generic[T]):
         param: The request's ``response_format``.
     """
 
-    __slots__ = ("_codec", "_is_wrapped", "param", "type")
+    __slots__ = (
+        "_codec",
+        "_is_wrapped",
+        "param",
+        "type",
+    )
 
     def __init__(self, tp: Any) -> None:
         """Describe a type; ``response_type_of`` keeps what was made.
 
         Raises:
-            TypeError: It cannot be told in a strict schema, or cannot be read; says which field.
+            TypeError: A strict schema cannot describe it, or no library reads it; says which field.
         """
         self.type: Any = tp
         self._codec = codec_of(tp)
@@ -108,7 +113,7 @@ def response_type_of(tp: Any) -> ResponseType[Any]:
         tp: As for ``codec_of``.
 
     Raises:
-        TypeError: It cannot be told in a strict schema, or cannot be read; says which field.
+        TypeError: A strict schema cannot describe it, or no library reads it; says which field.
     """
     try:
         hash(tp)

@@ -28,13 +28,19 @@ class Codec(Generic[T]):
         schema: Its strict schema; ``$defs`` only where something refers to them.
     """
 
-    __slots__ = ("_advice", "_reader", "name", "schema", "type")
+    __slots__ = (
+        "_advice",
+        "_reader",
+        "name",
+        "schema",
+        "type",
+    )
 
     def __init__(self, tp: Any, *, advice: str = ASK_AGAIN) -> None:
         """Describe a type; errors of texts that do not fit it give the advice.
 
         Raises:
-            TypeError: It cannot be told in a strict schema, or cannot be read; says which field.
+            TypeError: A strict schema cannot describe it, or no library reads it; says which field.
         """
         self.type: Any = tp
         self._advice = advice
@@ -65,7 +71,7 @@ def codec_of(tp: Any) -> Codec[Any]:
             ``msgspec.Meta``; pydantic's models and dataclasses, and containers of them.
 
     Raises:
-        TypeError: It cannot be told in a strict schema, or cannot be read; says which field.
+        TypeError: A strict schema cannot describe it, or no library reads it; says which field.
     """
     try:
         hash(tp)

@@ -176,7 +176,35 @@ def test_nulls_are_not_sent() -> None:
     assert sent({**USER, "name": None, "tool_calls": None, "refusal": None}) == [USER]
 
 
-def test_reasoning_goes_back_with_tool_calls_only() -> None:
-    assert "reasoning_content" not in Message(content="a", reasoning_content="hm").to_param()
-    param = Message(tool_calls=[call(0, "i")], reasoning_content="hm").to_param()
-    assert param["reasoning_content"] == "hm"
+STORED: dict[str, Any] = {"role": "assistant", "content": None, "parsed": None}
+CALLS = [{"id": "i", "type": "function", "function": {"name": "f", "arguments": "{}"}, "index": 0}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent_back"),
+    [
+        ({"reasoning_content": "hm", "reasoning_key": "reasoning_content"}, {"reasoning_content"}),
+        ({"reasoning_content": "hm"}, {"reasoning_content"}),
+        ({"reasoning_content": "hm", "reasoning_key": "reasoning"}, set()),
+        ({"reasoning_content": "hm", "reasoning_key": None}, set()),
+        ({"reasoning_details": [{"type": "x"}]}, {"reasoning_details"}),
+        ({"llm_data": {"model": "m"}, "extra": {"a": 1}, "annotations": [1]}, set()),
+    ],
+)
+def test_reasoning_goes_back_with_tool_calls_under_the_key_it_came_with(
+    fields: dict[str, Any], sent_back: set[str]
+) -> None:
+    assert sent({**STORED, **fields, "content": "a"}) == [{"role": "assistant", "content": "a"}]
+    (message,) = sent({**STORED, **fields, "tool_calls": CALLS})
+    assert message == {"role": "assistant", "content": None, "tool_calls": CALLS} | {
+        name: fields[name] for name in sent_back
+    }
+
+
+def test_a_custom_call_goes_back_as_one() -> None:
+    function = {"name": "grep", "arguments": "a|b", "parsed_arguments": None}
+    calls = [{"index": 0, "id": "i", "type": "custom", "function": function}]
+    (message,) = sent({**STORED, "tool_calls": calls})
+    custom = {"index": 0, "id": "i", "type": "custom", "custom": {"name": "grep", "input": "a|b"}}
+    assert message["tool_calls"] == [custom]
+    assert sent({"role": "assistant", "tool_calls": [custom]})[0]["tool_calls"] == [custom]
