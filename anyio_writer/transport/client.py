@@ -8,11 +8,11 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, Protocol
 from urllib.request import getproxies
 
 import httpx
@@ -27,10 +27,31 @@ from ..errors import (
 )
 from .sharding import POOL_SIZE, ShardedTransport
 
-if TYPE_CHECKING:
-    import httpx2
 
-Client: TypeAlias = "httpx.AsyncClient | httpx2.AsyncClient"
+class Client(Protocol):
+    """An ``httpx.AsyncClient`` or an ``httpx2.AsyncClient``: what they have in common.
+
+    Type checkers know these without httpx2, and tell them from synchronous clients.
+    """
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has been closed."""
+        ...
+
+    @property
+    def build_request(self) -> Callable[..., Any]:
+        """Makes a request."""
+        ...
+
+    @property
+    def send(self) -> Callable[..., Any]:
+        """Sends a request."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close it."""
+
 
 _KEEPALIVE_IDLE_SECONDS: Final = 60
 

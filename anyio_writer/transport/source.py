@@ -272,7 +272,7 @@ class HTTPSource:
             self.request = request
             with translated_errors(self.redact(_shown_url(request))):
                 response: Any = await client.send(
-                    request,  # type: ignore[arg-type]
+                    request,
                     stream=True,
                     follow_redirects=False,
                 )
