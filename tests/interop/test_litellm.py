@@ -36,7 +36,8 @@ from anyio_writer.testing import (
     tool_call_reply,
     writer_chunks,
 )
-from tests.interop.conftest import KEY, MOCK_TEXT, LiteLLM
+from tests.interop.conftest import KEY, MOCK_TEXT
+from tests.interop.programs import Program
 
 PATH: Final = "/v1/chat/completions"
 MESSAGES: Final[list[Message]] = [{"role": "user", "content": "hi"}]
@@ -46,10 +47,10 @@ UNFINISHED: Final = list(writer_chunks("so far"))[:-1]
 
 
 @pytest.fixture
-async def client(proxy: LiteLLM) -> AsyncGenerator[AsyncWriter]:
+async def client(litellm: Program) -> AsyncGenerator[AsyncWriter]:
     async with AsyncWriter(
         api_key=KEY,
-        base_url=proxy.url,
+        base_url=litellm.url,
         path=PATH,
         max_retries=0,
         timeouts=Timeouts(total=60),  # a net under a hang
@@ -57,18 +58,12 @@ async def client(proxy: LiteLLM) -> AsyncGenerator[AsyncWriter]:
         yield client
 
 
-@pytest.fixture
-async def upstream(proxy: LiteLLM) -> AsyncGenerator[ChatServer]:
-    async with ChatServer(port=proxy.upstream_port) as server:
-        yield server
-
-
-async def test_an_answer(proxy: LiteLLM) -> None:
+async def test_an_answer(litellm: Program) -> None:
     deltas: list[str] = []
     done: list[str] = []
     async with open_chat_stream(
         api_key=KEY,
-        base_url=proxy.url,
+        base_url=litellm.url,
         path=PATH,
         model="fake",
         messages=MESSAGES,
@@ -135,10 +130,10 @@ async def test_an_unknown_model(client: AsyncWriter) -> None:
     assert "nobody" in str(caught.value.body)
 
 
-async def test_a_wrong_key(proxy: LiteLLM) -> None:
+async def test_a_wrong_key(litellm: Program) -> None:
     with pytest.raises(APIStatusError) as caught:
         async with open_chat_stream(
-            api_key="sk-wrong", base_url=proxy.url, path=PATH, model="fake", messages=MESSAGES
+            api_key="sk-wrong", base_url=litellm.url, path=PATH, model="fake", messages=MESSAGES
         ):
             pass
     # Not 401: it would look the key up in a database, and has none.
@@ -154,9 +149,9 @@ async def test_a_rate_limit(client: AsyncWriter) -> None:
 
 
 async def test_a_long_text_from_writer_passes_through(
-    client: AsyncWriter, upstream: ChatServer
+    client: AsyncWriter, behind_litellm: ChatServer
 ) -> None:
-    upstream.add(text_reply(LONG_TEXT))
+    behind_litellm.add(text_reply(LONG_TEXT))
     async with client.chat.stream(
         model="upstream-long", messages=MESSAGES, stream_options={"include_usage": True}
     ) as stream:
@@ -167,12 +162,12 @@ async def test_a_long_text_from_writer_passes_through(
     assert completion.choices[0].message.content == LONG_TEXT
     assert completion.choices[0].finish_reason == "stop"
     assert completion.usage is not None
-    assert upstream.requests[0].json()["messages"] == MESSAGES
+    assert behind_litellm.requests[0].json()["messages"] == MESSAGES
 
 
-async def test_tool_calls_pass_through(client: AsyncWriter, upstream: ChatServer) -> None:
+async def test_tool_calls_pass_through(client: AsyncWriter, behind_litellm: ChatServer) -> None:
     calls = [("get_weather", '{"city": "Tromsø"}'), ("get_time", "{}")]
-    upstream.add(tool_call_reply(calls, done=True))
+    behind_litellm.add(tool_call_reply(calls, done=True))
     async with client.chat.stream(model="upstream-tools", messages=MESSAGES) as stream:
         done = [
             (event.name, event.arguments)
@@ -190,15 +185,15 @@ async def test_tool_calls_pass_through(client: AsyncWriter, upstream: ChatServer
 
 
 async def test_leaving_early_reaches_the_server_behind(
-    client: AsyncWriter, upstream: ChatServer
+    client: AsyncWriter, behind_litellm: ChatServer
 ) -> None:
-    upstream.add(chunks_reply([*UNFINISHED, Stall()]), text_reply("next"))
+    behind_litellm.add(chunks_reply([*UNFINISHED, Stall()]), text_reply("next"))
     async with client.chat.stream(model="upstream-left", messages=MESSAGES) as stream:
         async for event in stream:
             if event.type == "content.delta":
                 break
     with anyio.fail_after(30):
-        request = await upstream.wait_disconnect()
+        request = await behind_litellm.wait_disconnect()
     assert request.peer_left is not None
     assert not request.answered
 
@@ -206,14 +201,16 @@ async def test_leaving_early_reaches_the_server_behind(
         assert await stream.get_final_text() == "next"
 
 
-async def test_an_error_in_mid_stream(client: AsyncWriter, upstream: ChatServer) -> None:
-    upstream.add(chunks_reply([*UNFINISHED, {"error": {"message": "out of luck"}}]))
+async def test_an_error_in_mid_stream(client: AsyncWriter, behind_litellm: ChatServer) -> None:
+    behind_litellm.add(chunks_reply([*UNFINISHED, {"error": {"message": "out of luck"}}]))
     await _fails_after_the_text(client, says="out of luck")
 
 
-async def test_a_server_behind_that_breaks_off(client: AsyncWriter, upstream: ChatServer) -> None:
+async def test_a_server_behind_that_breaks_off(
+    client: AsyncWriter, behind_litellm: ChatServer
+) -> None:
     arrived = anyio.Event()
-    upstream.add(chunks_reply([*UNFINISHED, Hold(arrived), Reset()]))
+    behind_litellm.add(chunks_reply([*UNFINISHED, Hold(arrived), Reset()]))
     await _fails_after_the_text(client, says="reset", arrived=arrived)
 
 
@@ -242,16 +239,16 @@ async def test_a_server_behind_that_is_down(client: AsyncWriter) -> None:
 
 
 async def test_a_retry_when_the_server_behind_was_busy(
-    proxy: LiteLLM, upstream: ChatServer
+    litellm: Program, behind_litellm: ChatServer
 ) -> None:
-    upstream.add(error_reply(503), text_reply("at last"))
+    behind_litellm.add(error_reply(503), text_reply("at last"))
     async with open_chat_stream(
         api_key=KEY,
-        base_url=proxy.url,
+        base_url=litellm.url,
         path=PATH,
         model="upstream-busy",
         messages=MESSAGES,
         max_retries=1,
     ) as stream:
         assert await stream.get_final_text() == "at last"
-    assert len(upstream.requests) == 2
+    assert len(behind_litellm.requests) == 2
