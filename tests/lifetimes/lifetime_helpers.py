@@ -71,12 +71,12 @@ async def until(true: Callable[[], bool]) -> None:
 async def nothing_is_left(writer: AsyncWriter, server: ChatServer, tasks: set[str]) -> None:
     """No task, no busy slot, no token of the gate, no socket but the idle ones."""
     assert tasks_of_clients() <= tasks
-    if writer._client is None:
+    if writer._pool._client is None:
         return
-    assert not busy_slots(writer._client)
-    assert writer._gate is not None
-    assert writer._gate.borrowed_tokens == 0
-    idle = sum(len(pool.connections) for pool in pools_of(writer._client))
+    assert not busy_slots(writer._pool._client)
+    assert writer._pool._gate is not None
+    assert writer._pool._gate.borrowed_tokens == 0
+    idle = sum(len(pool.connections) for pool in pools_of(writer._pool._client))
     await until(lambda: open_connections(server) <= idle)
 
 

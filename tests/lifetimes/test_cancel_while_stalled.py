@@ -173,8 +173,8 @@ async def test_a_cancel_leaves_nothing_and_nobody_spins(point: str, module: Any,
             assert scope.cancelled_caught
             assert tasks_of_clients() == tasks
             assert busy_slots(client) == []
-            assert writer._gate is not None
-            assert writer._gate.borrowed_tokens == 0
+            assert writer._pool._gate is not None
+            assert writer._pool._gate.borrowed_tokens == 0
             # Between attempts a connection may well be idle; all others had to be closed.
             assert all(wire.closed for wire in network.wires) or point == "between two attempts"
             with counted_rounds() as counter:
@@ -217,5 +217,5 @@ async def test_nobody_spins_while_closing_takes_its_time(status: int, script: li
                 group.cancel_scope.cancel()
             assert anyio.current_time() - since > 0.04  # it did hang
             assert counter.rounds - before < 40
-            assert writer._gate is not None
-            assert writer._gate.borrowed_tokens == 0
+            assert writer._pool._gate is not None
+            assert writer._pool._gate.borrowed_tokens == 0

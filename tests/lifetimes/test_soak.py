@@ -82,10 +82,10 @@ async def many(writer: AsyncWriter, rng: random.Random, count: int) -> None:
 
 def look(writer: AsyncWriter) -> dict[str, int]:
     """What there is, when no stream is open."""
-    assert writer._client is not None
-    assert writer._gate is not None
-    assert writer._gate.borrowed_tokens == 0
-    assert busy_slots(writer._client) == []
+    assert writer._pool._client is not None
+    assert writer._pool._gate is not None
+    assert writer._pool._gate.borrowed_tokens == 0
+    assert busy_slots(writer._pool._client) == []
     for _ in range(3):  # what one collection frees may hold more
         gc.collect()
     return {

@@ -241,10 +241,10 @@ async def test_cancelling_anywhere(where: str) -> None:
                     await stream.until_done()
                 except StreamTruncatedError:
                     assert where == "connecting"
-            assert writer._gate is not None
-            assert writer._gate.borrowed_tokens == 0
-            assert writer._client is not None
-            assert pool_is_idle(writer._client)
+            assert writer._pool._gate is not None
+            assert writer._pool._gate.borrowed_tokens == 0
+            assert writer._pool._client is not None
+            assert pool_is_idle(writer._pool._client)
 
 
 async def test_a_hanging_close_does_not_hold_the_exit_up() -> None:
@@ -480,8 +480,8 @@ async def test_native_cancellation(where: str, times: int, anyio_backend_name: s
                 await task
             async with writer.chat.stream(model="m", messages=REQUEST["messages"]) as stream:
                 assert await stream.get_final_text() == "Hello there"
-            assert writer._client is not None
-            assert pool_is_idle(writer._client)
+            assert writer._pool._client is not None
+            assert pool_is_idle(writer._pool._client)
 
 
 async def slow_to_close(closing: anyio.Event) -> AsyncGenerator[bytes]:
@@ -555,8 +555,8 @@ async def test_a_retried_failure_leaves_nothing(monkeypatch: pytest.MonkeyPatch)
             assert await stream.get_final_text() == "Hello there"
         assert len(server.requests) == 3
         assert len(server.connections) == 1
-        assert writer._client is not None
-        assert pool_is_idle(writer._client)
+        assert writer._pool._client is not None
+        assert pool_is_idle(writer._pool._client)
 
 
 async def test_the_server_sees_an_early_exit_at_once() -> None:

@@ -1053,7 +1053,7 @@ async def test_cancelled_at_every_step_before_the_headers(
         for way in WAYS[anyio_backend_name]:
             for step in itertools.count(1):
                 got_through = await cancelled_at(step, way, enter)
-                assert not busy_slots(writer._client)
+                assert not busy_slots(writer._pool._client)
                 if got_through:
                     break
             assert step > 5, "nothing was cancelled"
