@@ -47,6 +47,7 @@ from .errors import TotalTimeoutError as TotalTimeoutError
 from .errors import UnprocessableEntityError as UnprocessableEntityError
 from .errors import ValueMismatchError as ValueMismatchError
 from .errors import WriterError as WriterError
+from .errors import WrongOrderError as WrongOrderError
 from .errors import WrongTaskError as WrongTaskError
 from .open import chat_stream_from as chat_stream_from
 from .open import open_chat_stream as open_chat_stream
@@ -90,9 +91,9 @@ from .request.params import ToolChoice as ToolChoice
 from .request.params import TranslationTool as TranslationTool
 from .request.params import VisionTool as VisionTool
 from .request.params import WebSearchTool as WebSearchTool
-from .streaming.fanout import Subscription as Subscription
 from .streaming.stream import AsyncChatCompletionStream as AsyncChatCompletionStream
 from .streaming.stream import ChatCompletionStream as ChatCompletionStream
+from .streaming.subscription import Subscription as Subscription
 from .streaming.tool_runs import ToolResult as ToolResult
 from .streaming.tool_runs import ToolRuns as ToolRuns
 from .structured.response_format import ResponseType as ResponseType

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -33,10 +32,9 @@ from .protocol.events import (
     ChunkEvent,
     FunctionToolCallArgumentsDoneEvent,
 )
-from .streaming.fanout import in_parts
-from .streaming.feed import Feed, Scope
+from .streaming.lifetime import Lifetime
+from .streaming.publisher import Publisher
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError, ToolResult, ToolRuns, check_tool_options
-from .streaming.waiting import Signal
 
 if TYPE_CHECKING:
     from .streaming.stream import ChatCompletionStream
@@ -93,7 +91,7 @@ ConversationEvent: TypeAlias = ChatCompletionStreamEvent[T] | RoundStartedEvent 
 """Everything a conversation yields; ``type`` tells which."""
 
 
-class Conversation(Feed[ConversationEvent[T]], Generic[T]):
+class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
     """A model that calls functions, answered until it calls no more. Enter it with ``async with``.
 
     Each round is a request with all messages so far, and a stream. The functions that the model
@@ -155,8 +153,9 @@ class Conversation(Feed[ConversationEvent[T]], Generic[T]):
         self._completions: list[ParsedChatCompletion[T]] = []
         self._stream = open_round(self.messages)  # here, so that a wrong request is an error now
         self._unanswered: tuple[ParsedChatCompletionChoice[T], ToolRuns] | None = None
+        self._work: anyio.CancelScope
         self._snapshot: Callable[[], ParsedChatCompletion[Any]] = ParsedChatCompletion
-        self._telling = anyio.Lock()
+        self._publishing = anyio.Lock()
 
     # What it knows.
 
@@ -183,36 +182,37 @@ class Conversation(Feed[ConversationEvent[T]], Generic[T]):
         await self.until_done()
         return self._completions[-1]
 
-    def remember(self) -> Callable[[], ParsedChatCompletion[Any]]:
-        """A function that returns the round's completion as consumers know it now."""
-        return self._snapshot
+    def _freeze_snapshot(self) -> Callable[[], ParsedChatCompletion[Any]]:
+        return self._snapshot  # the round's completion as subscribers know it now
 
     # The side of the rounds: everything below runs in the conversation's own task, or in one of
     # its streams'.
 
-    def _begin(self) -> anyio.CancelScope:
-        return anyio.CancelScope(deadline=anyio.current_time() + self._total_time)
+    def _enter_work(self) -> anyio.CancelScope:
+        self._work = anyio.CancelScope(deadline=anyio.current_time() + self._total_time)
+        return self._work
 
-    async def _run(self, scope: Scope) -> None:
+    async def _run(self) -> None:
+        lifetime, work = self._entered(), self._work
         try:
-            with scope.work:
-                await self._converse(scope)
-                self._end(scope, None)
-            if scope.work.cancelled_caught and anyio.current_time() >= scope.work.deadline:
-                self._end(scope, self._limit_error(f"{self._total_time} s (total_time)"))
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the consumers must hear of it
-            self._end(scope, exc)
+            with work:
+                await self._converse(lifetime)
+                self._end(None)
+            if work.cancelled_caught and anyio.current_time() >= work.deadline:
+                self._end(self._limit_error(f"{self._total_time} s (total_time)"))
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the subscribers must hear of it
+            self._end(exc)
         finally:
-            if not self._is_ended:
-                self._end(scope, self._closed_error())
-            scope.opened.set()
-            scope.finished.set()
+            if not lifetime.ended.is_set():
+                self._end(self._closed_error())
+            lifetime.opened.set()
+            lifetime.finished.set()
 
-    async def _converse(self, scope: Scope) -> None:
+    async def _converse(self, lifetime: Lifetime) -> None:
         for number in range(self._max_rounds):
             if number:
                 self._stream = self._open_round(self.messages)
-            choice = await self._stream_round(scope, number)
+            choice = await self._stream_round(lifetime, number)
             # Whatever its finish reason says: Writer's own tools end with "tool_calls" and without
             # a call, and others' calls with "stop".
             if not choice.message.tool_calls:
@@ -221,50 +221,52 @@ class Conversation(Feed[ConversationEvent[T]], Generic[T]):
             self._take_in_round()
         raise self._limit_error(f"{self._max_rounds} rounds (max_rounds)")
 
-    async def _stream_round(self, scope: Scope, number: int) -> ParsedChatCompletionChoice[T]:
+    async def _stream_round(self, lifetime: Lifetime, number: int) -> ParsedChatCompletionChoice[T]:
         """One request, its answer, and its tools."""
         async with self._stream as stream:
             runs = stream.run_tools(self._tools, limit=self._limit, on_error=self._on_error)
-            scope.opened.set()
-            await scope.demanded.wait()
+            lifetime.opened.set()
+            await lifetime.demanded.wait()
             self._snapshot = ParsedChatCompletion
-            await self._tell([RoundStartedEvent(number)])
-            told = _Told()
-            stream.start_soon(self._tell_results, number, runs, told)  # until the last has ended
+            await self._publish([RoundStartedEvent(number)])
+            published = _PublishedCalls()
+            stream.start_soon(
+                self._publish_results, number, runs, published
+            )  # until the last has ended
             async for batch in stream.batches():
-                for part in in_parts(batch, self._fanout.share):
-                    await self._tell(part)  # gives everybody a turn
-                    told.add(part)
+                await self._publish(batch)
+                published.add(batch)
             completion = await stream.get_final_completion()
             self._completions.append(completion)
             if len(completion.choices) > 1:
                 raise _several(len(completion.choices))
             choice = completion.choices[0]
             for call in choice.message.tool_calls or ():
-                if call.index not in told.calls:
+                if call.index not in published.calls:
                     raise _cut_off(call, choice, completion)
             self._unanswered = choice, runs
             return choice
         # On asyncio the task of a tool can be cancelled by itself, and all of the round with it.
         raise self._closed_error()
 
-    async def _tell_results(self, number: int, runs: ToolRuns, told: _Told) -> None:
+    async def _publish_results(
+        self, number: int, runs: ToolRuns, published: _PublishedCalls
+    ) -> None:
         count = 0
         while results := await runs.results_after(count):
             count += len(results)
-            await told.until({result.index for result in results})
-            await self._tell([_result_event(number, result) for result in results])
+            await published.wait_for({result.index for result in results})
+            await self._publish([_result_event(number, result) for result in results])
 
-    async def _tell(self, events: list[Any]) -> None:
-        """Hand events to all consumers, in the same order to each."""
-        async with self._telling:
-            recipients = self._fanout.recipients
+    async def _publish(self, events: list[Any]) -> None:
+        """Hand events to all subscribers, in the same order to each."""
+        async with self._publishing:
             for event in reversed(events):
                 if isinstance(event, ChunkEvent):
                     # Who joins from here on does not get these and finds them in its snapshot.
                     self._snapshot = partial(_snapshot_of, event)
                     break
-            await self._fanout.put(events, recipients, nullcontext)
+            await self._fanout.publish(events)
 
     def _take_in_round(self) -> None:
         """Add the calls of the round and the answers to them to the messages."""
@@ -295,28 +297,28 @@ class Conversation(Feed[ConversationEvent[T]], Generic[T]):
         return self.current_completion_snapshot if self._stream.chunk_count else None
 
 
-class _Told:
-    """The calls of a round that the consumers know to be done.
+class _PublishedCalls:
+    """The calls of a round whose done events were published.
 
-    A tool is started before they do, so a fast one would overtake the event of its own call.
+    A tool is started before they are, so a fast one would overtake the event of its own call.
     """
 
     def __init__(self) -> None:
         self.calls: Final[set[int]] = set()
-        self._more = Signal()
+        self._changed = anyio.Event()
 
     def add(self, events: list[Any]) -> None:
-        """These have been told."""
+        """These were published."""
         self.calls.update(
             event.index for event in events if isinstance(event, FunctionToolCallArgumentsDoneEvent)
         )
-        self._more.set()
+        self._changed.set()
+        self._changed = anyio.Event()
 
-    async def until(self, calls: set[int]) -> None:
-        """Wait until these are told, too."""
+    async def wait_for(self, calls: set[int]) -> None:
+        """Wait until these were published, too."""
         while not self.calls >= calls:
-            self._more.clear()
-            await self._more.wait()
+            await self._changed.wait()
 
 
 def _result_event(number: int, result: ToolResult) -> ToolResultEvent:

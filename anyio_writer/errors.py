@@ -252,6 +252,10 @@ class WrongTaskError(WriterError):
     """A stream was left by another task than the one that entered it."""
 
 
+class WrongOrderError(WriterError):
+    """A stream was left before a block that the same task had entered after it."""
+
+
 class ConsumerLagError(WriterError):
     """A consumer made with ``on_full="fail"`` was too slow and has lost the rest of its stream.
 

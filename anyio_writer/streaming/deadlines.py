@@ -26,7 +26,7 @@ class Wait(Enum):
     FIRST_CONTENT = "first content"
     NEXT_CHUNK = "next chunk"
     END = "end"  # the answer is complete; usage may still come
-    CONSUMER = "consumer"  # somebody here is slow, or does not read yet
+    SUBSCRIBER = "subscriber"  # somebody here is slow, or does not read yet
     DRAIN = "drain"
 
 
@@ -45,18 +45,26 @@ _TOTAL: Final = (
     "The stream was not complete within {timeouts.total} s (Timeouts.total).",
 )
 
-_PATIENCE: Final = 1 / 64
-"""How much longer than it must ``idle`` may last, as a part of it.
+_IDLE_TOLERANCE: Final = 1 / 64
+"""How much longer than ``idle`` a silence may last, as a part of it.
 
-To move a deadline costs more than to read a chunk, so it is not moved for each.
+Moving a deadline costs more than reading a chunk, so it is not moved for each chunk.
 """
+
+_ENDS_WELL: Final = frozenset({Wait.END, Wait.DRAIN})
+"""The answer is complete, so that running out of time costs nothing."""
 
 
 class Deadlines:
     """Keeps the deadline of ``scope`` at the limit that runs out first."""
 
     __slots__ = (
-        *("_by_total", "_deadline", "_first_content", "_timeouts", "_total", "_wait"),
+        "_by_total",
+        "_deadline",
+        "_first_content",
+        "_timeouts",
+        "_total",
+        "_wait",
         "scope",
     )
 
@@ -80,9 +88,13 @@ class Deadlines:
         self._set(Wait.FIRST_CONTENT, self._first_content)
 
     @contextmanager
-    def consumer(self) -> Generator[None]:
-        """Only this side is being waited for: a time that is not the server's."""
-        self._set(Wait.CONSUMER, math.inf)
+    def subscriber(self, *, is_complete: bool = False) -> Generator[None]:
+        """Only this side is being waited for: a time that is not the server's.
+
+        Args:
+            is_complete: Whether the answer is complete, so that ``total`` is over.
+        """
+        self._set(Wait.SUBSCRIBER, math.inf, total=math.inf if is_complete else self._total)
         since = anyio.current_time()
         yield
         self._first_content += anyio.current_time() - since
@@ -94,43 +106,36 @@ class Deadlines:
     def next_chunk(self, since: float) -> None:
         """The next chunk is awaited; the last came at ``since``."""
         idle = math.inf if self._timeouts.idle is None else self._timeouts.idle
-        patience = idle * _PATIENCE
-        if self._wait is Wait.NEXT_CHUNK and 0 <= self._deadline - since - idle <= patience:
+        tolerance = idle * _IDLE_TOLERANCE
+        if self._wait is Wait.NEXT_CHUNK and 0 <= self._deadline - since - idle <= tolerance:
             return
-        self._set(Wait.NEXT_CHUNK, since + idle + patience)
-
-    def complete(self) -> None:
-        """The answer is complete, and the total limit, which is about the answer, was kept."""
-        self._total = math.inf
-        self._set(Wait.END, math.inf if self._by_total else self._deadline)
+        self._set(Wait.NEXT_CHUNK, since + idle + tolerance)
 
     def end(self, deadline: float) -> None:
         """The answer is complete; only the end of the response is awaited."""
-        self._total = math.inf
         self._set(Wait.END, deadline)
 
     def drain(self, seconds: float) -> None:
-        """The answer is complete; what is left is read, but not for long."""
-        self._total = math.inf
-        self._set(Wait.DRAIN, anyio.current_time() + seconds)
+        """The answer is complete; the rest of the body is read, but not for long."""
+        self._set(Wait.DRAIN, anyio.current_time() + seconds, total=math.inf)
 
     def error(self) -> APITimeoutError | None:
         """The error of the limit that ran out, or None if none did that makes one."""
-        if anyio.current_time() < self.scope.deadline:
-            return None  # cancelled, not run out
+        if anyio.current_time() < self.scope.deadline or self._wait in _ENDS_WELL:
+            return None
         found = _TOTAL if self._by_total else _ERRORS.get(self._wait)
         if found is None:
             return None
         cls, message = found
         return cls(message.format(timeouts=self._timeouts))
 
-    def _set(self, wait: Wait, deadline: float) -> None:
+    def _set(self, wait: Wait, deadline: float, *, total: float | None = None) -> None:
         if self._wait is Wait.DRAIN and wait is not Wait.DRAIN:
             return  # whatever still comes, it is being ended
         self._wait = wait
-        self._by_total = self._total < deadline
-        if self._by_total:
-            deadline = self._total
+        total = self._total if total is None else total
+        self._by_total = total < deadline
+        deadline = min(total, deadline)
         if deadline != self._deadline:
             self.scope.deadline = self._deadline = deadline
 

@@ -1,8 +1,8 @@
-"""The work of a stream's own task: the body of the response to batches for the consumers."""
+"""The work of a stream's own task: reads the body, feeds the protocol, publishes the events."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn
 
@@ -11,33 +11,44 @@ from anyio.lowlevel import checkpoint
 
 from ..config import StreamSettings
 from ..errors import APIStreamError, StreamTruncatedError
-from ..protocol.events import ChatCompletionStreamEvent
 from ..protocol.extent import Wholeness, wholeness
 from ..protocol.json import error_message, is_object, parse_json, shorten
 from ..protocol.sse import ChatSSEDecoder, ServerSentEvent, is_event_stream
 from ..protocol.state import ChatCompletionStreamState
 from ..transport.source import ByteSource
+from .channel import Batch
 from .deadlines import Deadlines
-from .fanout import Fanout, Inbox
-from .waiting import clock, notice_waits
+from .fanout import Fanout
 
-_SLICE: Final = 128
-"""How many server-sent events are handled at the most before all other tasks get a turn."""
+_MAX_FEED: Final = 16 * 1024
+"""How many bytes are parsed before what they gave is published, and before other tasks may run."""
+
+_MAX_READS: Final = 64
+"""After how many small reads other tasks may run, should the body never have to wait."""
 
 
 class Pump:
     """Reads a response to its end.
 
-    Events are gathered while the body gives data without a wait, and handed to the consumers as
-    one batch when it has to wait. Who is to get them is settled before they come about: whoever
-    joins meanwhile finds what they say in its snapshot.
+    What one read brought is parsed, and its events are published, before the next read. Nothing
+    waits between parsing and publishing. So a subscriber that joins has all earlier events in its
+    snapshot, and gets all later ones.
     """
 
     __slots__ = (
-        *("_budget", "_chunk_count", "_deadlines", "_decoder", "_events", "_failure", "_fanout"),
-        *("_has_content", "_head", "_is_settled", "_last_chunk", "_now", "_recipients"),
-        *("_settings", "_slice", "_source", "_state", "_surplus", "_turns"),
-        *("bytes_received", "is_held_up"),
+        "_chunk_count",
+        "_complete_since",
+        "_deadlines",
+        "_decoder",
+        "_fanout",
+        "_head",
+        "_last_chunk",
+        "_settings",
+        "_source",
+        "_state",
+        "bytes_received",
+        "has_lost_events",
+        "is_blocked",
     )
 
     def __init__(
@@ -48,185 +59,122 @@ class Pump:
         settings: StreamSettings,
     ) -> None:
         self.bytes_received = 0
-        self.is_held_up = False
-        """Whether a consumer without room is being waited for."""
+        self.is_blocked = False
+        """Whether a subscriber without capacity is being waited for."""
+        self.has_lost_events = False
+        """Whether it was stopped while publishing, so that some subscribers lack events."""
         self._source = source
         self._state = state
         self._fanout = fanout
         self._settings = settings
-        self._decoder = ChatSSEDecoder(max_event_bytes=settings.limits.max_event_bytes)
         self._deadlines: Deadlines
-        self._now: Callable[[], float]
-        self._events: list[ChatCompletionStreamEvent[Any]] = []  # not handed on yet
-        self._is_settled = False  # whether these two are those of the events that come next
-        self._recipients: tuple[Inbox, ...] = ()
-        self._budget = 0  # how many events all recipients have room for
-        self._slice = _SLICE  # how many server-sent events are handled at once
+        self._decoder = ChatSSEDecoder(max_event_bytes=settings.limits.max_event_bytes)
         self._head: bytes | None = b""  # until it is clear that this is an event stream
-        self._surplus: list[ServerSentEvent] = []  # of a large piece, not handled yet
-        self._failure: Exception | None = None  # what is wrong with the last piece
-        self._turns = 0  # pieces without a wait
         self._chunk_count = 0  # at the last look
         self._last_chunk = 0.0  # when it came
-        self._has_content = False
-
-    @property
-    def has_lost_events(self) -> bool:
-        """Whether it was stopped with events in hand, which some consumers may have."""
-        return bool(self._events)
+        self._complete_since: float | None = None
 
     async def run(self, deadlines: Deadlines) -> None:
         """Read until the answer is complete.
 
         Raises:
-            APIError: It is not, or cannot be understood; what came before is handed on.
+            APIError: It is not, or cannot be understood; what came before is published.
         """
         self._deadlines = deadlines
-        self._now = clock()
-        try:
-            await self._read()
-        except Exception:
-            await self._hand_on()  # the good events first, then the error
-            raise
-        else:
-            await self._hand_on()
-        finally:
-            self._failure = None  # it refers to this frame
+        broken = await self._read_body()
+        if self._head and not is_event_stream(self._head, whole=True):
+            raise _not_a_stream(self._head)
+        await self._finish(broken)
 
     def finish_complete(self) -> None:
-        """Bring a complete answer to its end when its response does not end, without a wait."""
-        if self.has_lost_events:
-            return  # nothing comes behind a gap
-        events = self._state.finish()
-        if len(events) > self._fanout.room:
-            self._events = events
-        elif events:
-            self._fanout.put_nowait(events, self._fanout.recipients)
+        """End a complete answer whose response does not end, without waiting."""
+        if not self.has_lost_events:  # nothing comes behind a gap
+            events = self._state.finish()
+            self.has_lost_events = not self._fanout.publish_nowait(events)
 
-    async def drain(self, deadlines: Deadlines) -> None:
-        """Read the little that is left, so that the connection can be used again."""
+    async def drain(self) -> None:
+        """Read the rest of the body, within limits, so that the connection can be used again."""
         left = self._settings.limits.drain_bytes
-        deadlines.drain(self._settings.limits.drain_time)
+        self._deadlines.drain(self._settings.limits.drain_time)
         with suppress(Exception):  # the answer is whole
             while left > 0 and (data := await self._source.read()):
                 left -= len(data)
 
     # Reading.
 
-    async def _read(self) -> None:
-        broken: Exception | None = None
-        is_over = False
-        while not is_over and not self._state.done_received:
-            try:
-                is_over = await notice_waits(self._gather(), self._before_wait)
-            except Exception as exc:  # noqa: BLE001 - an HTTP library's are many
-                broken = self._source.translate(exc)
-                if broken is not exc:
-                    broken.__cause__ = exc
-                break
-            await self._attend()
-        if self._head and not is_event_stream(self._head, whole=True):
-            raise _not_a_stream(self._head)
-        self._finish(broken)
+    async def _read_body(self) -> Exception | None:
+        """Handle the body up to its end or ``[DONE]``; returns the error that cut it off, if any.
 
-    async def _gather(self) -> bool:
-        """Take pieces of the body until it is over, or ``_attend`` has something to do.
-
-        What this raises is the body's: what is wrong with a piece is left in ``_failure``.
-
-        Returns:
-            Whether the body is over.
+        Only errors of the body are returned. Those of what stands in it are raised.
         """
-        async for piece in self._source:
-            data = piece if type(piece) is bytes else self._source.as_bytes(piece)
-            if not data:
-                continue
-            self.bytes_received += len(data)
-            self._turns += 1
+        state, source = self._state, self._source
+        reads = 0
+        while not state.done_received:
+            self._set_deadline()
             try:
-                is_urgent = self._handle(data)
-            except Exception as exc:  # noqa: BLE001 - raised by ``_attend``
-                self._failure = exc
-                return False
-            del piece, data  # the wait for the next one may be long
-            if is_urgent or len(self._events) > self._budget or self._turns >= self._slice:
-                return False
-        return True
+                data = await source.read()
+            except Exception as exc:  # noqa: BLE001 - an HTTP library's are many
+                translated = source.translate(exc)
+                if translated is not exc:
+                    translated.__cause__ = exc
+                return translated
+            if not data:
+                break
+            self.bytes_received += len(data)
+            reads += 1
+            for start in range(0, len(data), _MAX_FEED):
+                await self._handle(data[start : start + _MAX_FEED])
+                if len(data) > _MAX_FEED or reads % _MAX_READS == 0:
+                    await checkpoint()
+            del data  # the wait for the next bytes may be long
+        return None
 
-    def _before_wait(self) -> None:
-        """The body has nothing more for now."""
-        self._turns = 0
-        self._is_settled = False
-        if self._events:
-            self._fanout.put_nowait(self._events, self._recipients)
-            self._events = []
+    def _set_deadline(self) -> None:
+        """Set the time limit for the next read by what has come so far."""
         state = self._state
+        now = anyio.current_time()
         if state.chunk_count != self._chunk_count:
             self._chunk_count = state.chunk_count
-            self._last_chunk = self._now()
-            self._has_content = self._has_content or state.has_content
-        if state.all_finished:
-            self._deadlines.end(self._last_chunk + self._settings.end_grace)
-        elif self._has_content:
-            self._deadlines.next_chunk(self._last_chunk)
-        else:
-            self._deadlines.first_content()
+            self._last_chunk = now
+        if not state.all_finished:
+            self._complete_since = None
+            if state.has_content:
+                self._deadlines.next_chunk(self._last_chunk)
+            else:
+                self._deadlines.first_content()
+        elif self._complete_since is None:
+            self._complete_since = now
+            self._deadlines.end(now + self._settings.end_grace)
 
     # Handling.
 
-    def _handle(self, data: bytes) -> bool:
-        """Make events of a piece; returns whether there is something to do before the next."""
+    async def _handle(self, data: bytes) -> None:
+        """Parse bytes and publish their events; raises what is wrong with them, after that."""
         if self._head is not None:
             self._head += data
             verdict = is_event_stream(self._head)
             if verdict is False:
-                return True
+                await self._refuse(self._head)
             if verdict:
                 self._head = None
-        if not self._is_settled:
-            self._settle()
-        events = self._events if self._recipients else None
+        events: Batch | None = [] if self._fanout.has_audience() else None
+        try:
+            self._parse(data, events)
+        except Exception:
+            if events:
+                await self._publish(events)  # the good events first, then the error
+            raise
+        if events:
+            await self._publish(events)
+
+    def _parse(self, data: bytes, events: Batch | None) -> None:
         decoder, state = self._decoder, self._state
         if (payload := decoder.feed_plain(data)) is not None:
             state.feed_data(payload, events)
-        else:
-            found = decoder.feed(data)
-            if len(found) > self._slice:
-                self._surplus = found
-                return True
-            state.feed(found, events)
-            if decoder.error is not None and not state.done_received:
-                decoder.raise_pending_error()
-        return state.done_received
-
-    def _settle(self) -> None:
-        self._is_settled = True
-        self._recipients = self._fanout.recipients
-        share = self._fanout.share
-        self._budget = min(self._fanout.room, share)
-        self._slice = min(_SLICE, -(-share // 2))  # most chunks bring two events
-
-    async def _attend(self) -> None:
-        """Do what may have to wait, and raise what is wrong."""
-        if self._failure is not None:
-            raise self._failure
-        if self._head and is_event_stream(self._head) is False:
-            await self._refuse(self._head)
-        if surplus := self._surplus:
-            # One piece of the body may hold thousands of events: others get a turn in between.
-            self._surplus = []
-            start = 0
-            while start < len(surplus):
-                self._settle()
-                events = self._events if self._recipients else None
-                end = start + self._slice
-                self._state.feed(surplus[start:end], events)
-                start = end
-                await self._pause()
-            if not self._state.done_received:
-                self._decoder.raise_pending_error()
-        elif len(self._events) > self._budget or self._turns >= self._slice:
-            await self._pause()
+            return
+        state.feed(decoder.feed(data), events)
+        if not state.done_received:
+            decoder.raise_pending_error()
 
     async def _refuse(self, head: bytes) -> NoReturn:
         """This is no event stream: read what it says instead."""
@@ -237,43 +185,39 @@ class Pump:
                 head += data
         raise _not_a_stream(head[: limits.max_error_bytes])
 
-    async def _pause(self) -> None:
-        """Hand on what there is, and let all other tasks have a turn."""
-        self._turns = 0
-        await self._hand_on()
-        await checkpoint()
-
-    async def _hand_on(self) -> None:
-        self._is_settled = False
-        if self._state.complete:
-            self._deadlines.complete()
-        if self._events:
-            # If this is cancelled they stay, as ``has_lost_events``, and are never handed on again.
-            await self._fanout.put(self._events, self._recipients, self._hold_up)
-            self._events = []
-
-    @contextmanager
-    def _hold_up(self) -> Generator[None]:
-        self.is_held_up = True
-        try:
-            with self._deadlines.consumer():
-                yield
-        finally:
-            self.is_held_up = False
-
-    def _finish(self, broken: Exception | None) -> None:
-        if not self._is_settled:
-            self._settle()
+    async def _finish(self, broken: Exception | None) -> None:
+        """The body is over: publish the last events, or raise what is missing of the answer."""
+        state = self._state
+        events: Batch = []
         # Some servers close right behind the last line. What is not whole was cut off.
-        is_open = not self._state.done_received
+        is_open = not state.done_received
         if is_open and (tail := self._decoder.pending()) is not None and _is_whole(tail):
-            self._state.feed([tail], self._events if self._recipients else None)
-        if broken is not None and not self._state.complete:
+            state.feed([tail], events)
+        if broken is not None and not state.complete:
             if not isinstance(broken, StreamTruncatedError):
                 raise broken from broken.__cause__
             # What is missing of the answer says more than that the connection was cut.
-            raise self._state.truncated_error() from broken.__cause__
-        self._events += self._state.finish()
+            raise state.truncated_error() from broken.__cause__
+        events += state.finish()
+        if events:
+            await self._publish(events)
+
+    # Publishing.
+
+    async def _publish(self, events: Batch) -> None:
+        self.has_lost_events = True  # unless this comes to its end
+        await self._fanout.publish(events, self._blocked)
+        self.has_lost_events = False
+
+    @contextmanager
+    def _blocked(self) -> Generator[None]:
+        """A subscriber has no capacity: this time is not the server's."""
+        self.is_blocked = True
+        try:
+            with self._deadlines.subscriber(is_complete=self._state.complete):
+                yield
+        finally:
+            self.is_blocked = False
 
 
 def _is_whole(tail: ServerSentEvent) -> bool:

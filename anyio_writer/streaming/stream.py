@@ -1,4 +1,4 @@
-"""One chat stream: a task group whose one task reads the response and feeds the consumers."""
+"""One chat stream: a task group whose one task reads the response and publishes its events."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from ..protocol.values import ValueReader
 from ..request.tools import functions_by_name
 from ..transport.source import ByteSource, request_id_of
 from .deadlines import Deadlines
-from .feed import Feed, Scope
+from .publisher import Publisher
 from .pump import Pump
+from .subscription import Subscription
 from .tool_runs import DEFAULT_LIMIT, OnError, ToolRuns
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ T = TypeVar("T")
 _NO_TOOLS: Final[Mapping[str, FunctionTool[..., Any]]] = {}
 
 
-class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
+class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
     """A streamed completion. Enter it with ``async with``; nothing is sent before.
 
     Inside the block ``async for event in stream`` gives the events. When the block ends, for
@@ -93,18 +94,24 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
 
     # Lifetime.
 
-    def _begin(self) -> anyio.CancelScope:
+    def _enter_work(self) -> anyio.CancelScope:
         self._deadlines = Deadlines(self._settings.timeouts)
         return self._deadlines.scope
 
-    def _stop(self, scope: Scope) -> None:
-        if self._state.complete and not self._is_ended and not self._pump.is_held_up:
-            # Only the end of the response is missing: a moment's patience saves the connection.
+    async def close(self) -> None:  # noqa: D102 - as in the base class
+        if self._tool_runs is not None:
+            self._tool_runs.cancel()
+        await super().close()
+
+    def _stop(self) -> None:
+        is_open = not self._entered().ended.is_set()
+        if is_open and self._state.complete and not self._pump.is_blocked:
+            # Only the end of the response is missing: waiting briefly saves the connection.
             self._deadlines.drain(self._settings.limits.drain_time)
         else:
-            super()._stop(scope)
+            super()._stop()
 
-    # Consuming.
+    # Subscribing.
 
     def text_deltas(self, choice_index: int = 0) -> AsyncIterator[str]:
         """Just the text of one choice, piece by piece.
@@ -113,7 +120,7 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
             InvalidParameterError: ``choice_index`` is no whole number, or below 0.
         """
         check_count("choice_index", choice_index, InvalidParameterError, least=0)
-        return _TextDeltas(self._own_consumer(), choice_index)
+        return _TextDeltas(self._own_subscription(), choice_index)
 
     async def get_final_completion(self) -> ParsedChatCompletion[T]:
         """The whole completion: waits for the end, and drops the events until then."""
@@ -168,20 +175,20 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
             InvalidParameterError: One of these is wrong.
             WriterError: The stream is not open, or runs its tools already.
         """
-        scope = self._open_scope()
+        lifetime = self._open_lifetime()
         if self._tool_runs is not None:
             raise WriterError("The stream runs its tools already: run_tools() is called once.")
         runs = ToolRuns(
             self._tools if tools is None else functions_by_name(tools),
             limit=limit,
             on_error=on_error,
-            start=scope.start_tool,
+            start=lifetime.start_tool,
             until_ended=self._until_ended_unread,
         )
         self._tool_runs = runs
-        # No await in between, and who joins now gets what is read next: no call is lost or doubled.
+        # Nothing is published between these two: no call is lost or doubled.
         runs.take(self._state.done_calls())
-        self._fanout.add(runs.inbox)
+        self._fanout.set_listener(runs)
         return runs
 
     async def _until_ended_unread(self) -> None:
@@ -191,7 +198,8 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
         hold the stream back.
         """
         is_reader = self._own_reader == anyio.get_current_task().id
-        await self._until_ended(self._own if is_reader and not self._is_ended else None)
+        has_ended = self._entered().ended.is_set()
+        await self._until_ended(self._own if is_reader and not has_ended else None)
 
     # What it knows.
 
@@ -218,8 +226,7 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
         """The server's name for the request, if it gave one."""
         return request_id_of(self._source.response)
 
-    def remember(self) -> Callable[[], ParsedChatCompletion[T]]:
-        """A function that returns the completion as it stands now, however late it is called."""
+    def _freeze_snapshot(self) -> Callable[[], ParsedChatCompletion[T]]:
         return self._state.remember()
 
     @property
@@ -234,33 +241,33 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
 
     # The side of the response: everything below runs in the stream's own task.
 
-    async def _run(self, scope: Scope) -> None:
-        deadlines = self._deadlines
+    async def _run(self) -> None:
+        lifetime, deadlines, pump = self._entered(), self._deadlines, self._pump
         try:
             with deadlines.scope:
                 await self._source.open(deadlines)
-                scope.opened.set()
-                with deadlines.consumer():
-                    await scope.demanded.wait()
-                await self._pump.run(deadlines)
-                self._end(scope, self._state.parse_error)
+                lifetime.opened.set()
+                with deadlines.subscriber():
+                    await lifetime.demanded.wait()
+                await pump.run(deadlines)
+                self._end(self._state.parse_error)
                 if self._state.done_received:
-                    await self._pump.drain(deadlines)
+                    await pump.drain()
             if deadlines.scope.cancelled_caught:
                 if self._state.complete:
-                    self._pump.finish_complete()
-                self._end(scope, deadlines.error() or self._outcome())
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the consumers must hear of it
-            self._end(scope, exc)
+                    pump.finish_complete()
+                self._end(deadlines.error() or self._outcome())
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the subscribers must hear of it
+            self._end(exc)
         finally:
-            if not self._is_ended:  # cancelled from outside
-                self._end(scope, self._outcome())
+            if not lifetime.ended.is_set():  # cancelled from outside
+                self._end(self._outcome())
             try:
                 with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
                     await self._source.aclose()
             finally:
-                scope.opened.set()
-                scope.finished.set()
+                lifetime.opened.set()
+                lifetime.finished.set()
 
     def _outcome(self) -> WriterError | None:
         """What is to be said of a stream that was stopped."""
@@ -268,8 +275,9 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
             return self._state.parse_error
         return StreamClosedError("The stream was closed before its answer was complete.")
 
-    def _end(self, scope: Scope, error: Exception | None) -> None:
-        if self._is_ended:
+    def _end(self, error: Exception | None) -> None:
+        lifetime = self._entered()
+        if lifetime.ended.is_set():
             return
         if isinstance(error, APIError):
             error.message = self._source.redact(error.message)
@@ -280,7 +288,7 @@ class ChatCompletionStream(Feed[ChatCompletionStreamEvent[T]], Generic[T]):
             error.request_id = error.request_id or self.request_id
         if isinstance(error, APIError | StreamClosedError) and self._state.chunk_count:
             error.completion = self.current_completion_snapshot
-        super()._end(scope, error)
+        super()._end(error)
 
 
 AsyncChatCompletionStream = ChatCompletionStream
@@ -288,7 +296,9 @@ AsyncChatCompletionStream = ChatCompletionStream
 
 
 class _TextDeltas:
-    def __init__(self, events: AsyncIterator[Any], choice_index: int) -> None:
+    """Iterates the text of one choice, piece by piece."""
+
+    def __init__(self, events: Subscription[Any], choice_index: int) -> None:
         self._events = events
         self._choice_index = choice_index
 
@@ -300,3 +310,7 @@ class _TextDeltas:
             event = await anext(self._events)
             if isinstance(event, ContentDeltaEvent) and event.choice_index == self._choice_index:
                 return event.delta
+
+    async def aclose(self) -> None:
+        """Stop subscribing."""
+        await self._events.aclose()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, get_args
@@ -21,7 +20,7 @@ from ..numbers import check_count
 from ..protocol.events import FunctionToolCallArgumentsDoneEvent
 from ..protocol.history import synthetic_id
 from ..request.encoding import encode_foreign
-from .fanout import Batch, Inbox
+from .channel import Batch
 
 if TYPE_CHECKING:
     from ..request.params import Message
@@ -98,8 +97,6 @@ class ToolRuns:
         until_ended: Callable[[], Awaitable[None]],
     ) -> None:
         check_tool_options(limit, on_error)
-        self.inbox: Final[Inbox] = _CallInbox(self)
-        """Where the stream puts the calls that are done."""
         self._tools = tools
         self._limit = math.inf if limit is None else limit
         self._on_error = on_error
@@ -110,7 +107,9 @@ class ToolRuns:
         self._queue: deque[FunctionToolCallArgumentsDoneEvent] = deque()  # waiting for the limit
         self._running = 0
         self._results: list[tuple[int, ToolResult]] = []  # as they ended; and of which choice
+        self._scopes: set[anyio.CancelScope] = set()  # of the calls that run
         self._is_broken_off = False  # not all calls will have a result
+        self._has_ended = False  # no more calls will come
         self._changed = anyio.Event()
 
     def __repr__(self) -> str:
@@ -126,11 +125,11 @@ class ToolRuns:
         unread of the stream's events is dropped, since nobody else would take it.
         """
         await self._until_ended()
-        while not self._is_idle:
-            if self._is_broken_off:
-                await checkpoint()  # perhaps this task is being cancelled with the tools
-                raise StreamClosedError("The stream was left before its tool calls had ended.")
+        while not (self._is_idle or self._is_broken_off):
             await self._changed.wait()
+        if self._is_broken_off:
+            await checkpoint()  # perhaps this task is being cancelled with the tools
+            raise StreamClosedError("The stream was left before its tool calls had ended.")
         return self.results_so_far(choice_index)
 
     async def messages(self, choice_index: int = 0) -> list[Message]:
@@ -147,7 +146,7 @@ class ToolRuns:
 
         Waits until there is one; empty if there will be none.
         """
-        while len(self._results) == count and not (self.inbox.is_ended and self._is_idle):
+        while len(self._results) == count and not (self._has_ended and self._is_idle):
             await self._changed.wait()
         return [result for _, result in self._results[count:]]
 
@@ -157,12 +156,28 @@ class ToolRuns:
 
     # Running them.
 
-    def take(self, calls: Iterable[FunctionToolCallArgumentsDoneEvent]) -> None:
-        """Run these, now or when the limit lets them."""
-        self._queue.extend(calls)
-        self._start_some()
+    def take(self, events: Batch) -> None:
+        """Run the calls that are done by these events, now or when the limit lets them."""
+        calls = [each for each in events if type(each) is FunctionToolCallArgumentsDoneEvent]
+        if not self._is_broken_off:
+            self._queue.extend(calls)
+            self._start_some()
 
-    def wake(self) -> None:
+    def end(self) -> None:
+        """No more calls will come."""
+        self._has_ended = True
+        self._wake()
+
+    def cancel(self) -> None:
+        """Cancel the calls that run, and drop those that wait."""
+        if self._running or self._queue:
+            self._is_broken_off = True
+            self._queue.clear()
+            for scope in self._scopes:
+                scope.cancel()
+            self._wake()
+
+    def _wake(self) -> None:
         """Let those who wait look again."""
         self._changed.set()
         self._changed = anyio.Event()
@@ -174,16 +189,23 @@ class ToolRuns:
             self._context.run(self._start, self._run, call, f"tool {call.name}")
 
     async def _run(self, call: FunctionToolCallArgumentsDoneEvent) -> None:
+        result: ToolResult | None = None
+        scope = anyio.CancelScope()
+        self._scopes.add(scope)
+        if self._is_broken_off:  # before this task had begun
+            scope.cancel()
         try:
-            result = await self._answer(call)
-        except BaseException:
-            self._is_broken_off = True
-            self.wake()
-            raise
-        self._results.append((call.choice_index, result))
-        self._running -= 1
+            with scope:
+                result = await self._answer(call)
+        finally:
+            self._scopes.discard(scope)
+            self._running -= 1
+            if result is None:
+                self._is_broken_off = True
+            else:
+                self._results.append((call.choice_index, result))
+            self._wake()
         self._start_some()
-        self.wake()
 
     async def _answer(self, call: FunctionToolCallArgumentsDoneEvent) -> ToolResult:
         value, error = None, None
@@ -247,30 +269,6 @@ def _is_being_cancelled() -> bool:
 def _called(tool: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any]:
     """What a function returns, in a tuple: trio takes no coroutine from a thread."""
     return (tool(*args, **kwargs),)
-
-
-class _CallInbox(Inbox):
-    """Where the calls come in: begun in the step in which the stream hands them over.
-
-    It always has room, so tools never hold the stream back, and no task has to wait at it, which
-    the end of the block would have to reckon with.
-    """
-
-    def __init__(self, runs: ToolRuns) -> None:
-        super().__init__(
-            types=frozenset({FunctionToolCallArgumentsDoneEvent}),
-            max_buffer=sys.maxsize,
-            on_full="fail",
-            left=lambda _: None,
-        )
-        self._runs = runs
-
-    def put(self, batch: Batch) -> None:
-        self._runs.take(batch)
-
-    def end(self) -> None:
-        super().end()
-        self._runs.wake()
 
 
 def check_tool_options(

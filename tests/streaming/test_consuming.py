@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
+import trio.testing
 from anyio import wait_all_tasks_blocked
 
 from anyio_writer import (
@@ -218,22 +220,21 @@ async def test_a_source_that_never_waits_does_not_keep_others_from_running(
 async def test_two_tasks_share_the_events_and_lose_none() -> None:
     pieces = [str(i) for i in range(300)]
     script = [chunk(piece) for piece in pieces]
-    got: list[list[str]] = [[], []]
+    got: list[list[Any]] = [[], []]
 
-    async def read(stream: ChatCompletionStream[Any], mine: list[str]) -> None:
+    async def read(stream: ChatCompletionStream[Any], mine: list[Any]) -> None:
         async for event in stream:
-            if event.type == "content.delta":
-                mine.append(event.delta)
+            mine.append(event)
             await anyio.lowlevel.checkpoint()
 
     async with chat_stream_from(Body(*script, chunk(None, "stop"))) as stream:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read, stream, got[0])
             tasks.start_soon(read, stream, got[1])
-    assert sorted(got[0] + got[1], key=int) == pieces
-    assert got[0]
-    assert got[1]
-    for mine in got:
+    deltas = [[each.delta for each in mine if each.type == "content.delta"] for mine in got]
+    assert sorted(deltas[0] + deltas[1], key=int) == pieces
+    assert all(got)
+    for mine in deltas:
         assert mine == sorted(mine, key=int)
 
 
@@ -384,3 +385,35 @@ async def test_a_choice_that_is_none(index: Any) -> None:
         with pytest.raises(InvalidParameterError, match=r"^choice_index must be a whole number"):
             await stream.get_final_text(index)
         assert await stream.get_final_text() == "a"
+
+
+def test_trio_as_a_guest_of_asyncio() -> None:
+    """Both loops run in one thread; what counts is whose task it is."""
+
+    async def read() -> str:
+        more = trio.Event()
+
+        async def later() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            more.set()
+
+        class Source:
+            async def body(self) -> Any:
+                yield chunk("a")
+                await more.wait()
+                yield chunk("b", "stop")
+
+        async with chat_stream_from(Source().body()) as stream, trio.open_nursery() as nursery:
+            nursery.start_soon(later)
+            return await stream.get_final_text()
+
+    async def host() -> Any:
+        done = asyncio.get_running_loop().create_future()
+        trio.lowlevel.start_guest_run(
+            read,
+            run_sync_soon_threadsafe=asyncio.get_running_loop().call_soon_threadsafe,
+            done_callback=done.set_result,
+        )
+        return (await done).unwrap()
+
+    assert asyncio.run(host()) == "ab"

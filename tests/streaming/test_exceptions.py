@@ -115,7 +115,7 @@ class Case:
                 if what in tools:
                     tool = function_tool(tools[what], name="tool")
                     self.runs = stream.run_tools([tool], on_error="raise")
-                    stream.demand()
+                    stream._entered().demand()
                 elif part != "none":
                     for _ in range(int(count)):
                         if what == "reading":
@@ -123,7 +123,7 @@ class Case:
                         else:
                             stream.start_soon(tasks[what])
             if self.stream.endswith("nobody was told"):
-                stream.demand()
+                stream._entered().demand()
             await wait_all_tasks_blocked()
             if self.runs is not None:
                 assert repr(self.runs) == "<ToolRuns: 1 running, 0 waiting, 0 ended>"

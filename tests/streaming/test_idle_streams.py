@@ -22,9 +22,10 @@ OWNED = {
     "TextLog": 1,
     "Deadlines": 1,
     "Fanout": 1,
-    "Inbox": 1,
-    "Scope": 1,
-    "Signal": 5,  # opened, demanded, ended, finished; that there is something to take
+    "Channel": 1,
+    "Lifetime": 1,
+    "Pump": 1,
+    "Subscription": 1,
 }
 NOT_OWNED = ("DataLog", "ItemLog", "ToolCallLog", "Value")
 

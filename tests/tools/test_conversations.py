@@ -286,7 +286,7 @@ async def test_a_round_that_fails(script: Any, error: Any, rounds: int) -> None:
 async def test_an_error_that_nobody_heard_comes_out_of_the_block() -> None:
     with pytest.raises(StreamTruncatedError):
         async with talk([chunk("a")]) as conversation:
-            conversation.demand()
+            conversation._entered().demand()
             await wait_all_tasks_blocked()
 
 

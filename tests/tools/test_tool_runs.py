@@ -747,7 +747,7 @@ async def test_when_the_stream_fails_what_runs_goes_on_to_its_end() -> None:
         runs = stream.run_tools()
         with pytest.raises(StreamTruncatedError):
             await runs.results()
-        assert gates.running == 1
+        await gates.begun["f"].wait()
         gates.open()
     assert gates.finished == ["f"]
     assert [each.content for each in runs.results_so_far()] == ["said f"]
@@ -759,7 +759,10 @@ async def test_an_error_that_leaves_the_block_cancels_them() -> None:
     gates = Gates("f")
     with pytest.raises(StreamTruncatedError):
         async with stream_of(call(0, "f"), call(1, "f"), tools=gates.tools) as stream:
-            await stream.run_tools().results()
+            runs = stream.run_tools()
+            await anext(stream)
+            await gates.begun["f"].wait()
+            await runs.results()
     assert gates.began == gates.ended == ["f"]
     assert not gates.finished
 
@@ -868,7 +871,7 @@ async def test_tasks_of_the_block_see_the_stream_through() -> None:
     assert len(got) == 1
 
 
-async def test_close_lets_running_tools_end_and_tells_who_waits() -> None:
+async def test_close_cancels_running_tools_and_tells_who_waits() -> None:
     gates = Gates("f")
     heard: list[type[Exception]] = []
     async with stream_of(call(0, "f"), call(1, "f"), STALL, tools=gates.tools) as stream:
@@ -885,9 +888,9 @@ async def test_close_lets_running_tools_end_and_tells_who_waits() -> None:
         await stream.close()
         await wait_all_tasks_blocked()
         assert heard == [StreamClosedError]
-        assert gates.running == 1
-        gates.open()
-    assert gates.finished == ["f"]
+        assert gates.running == 0
+    assert gates.began == gates.ended == ["f"]
+    assert gates.finished == []
     with pytest.raises(StreamClosedError):
         await runs.messages()
 

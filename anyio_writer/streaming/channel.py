@@ -1,0 +1,170 @@
+"""The channel to one subscriber: a memory object stream of batches, bounded in events."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import Any, Final, Literal, TypeAlias
+
+import anyio
+
+OnFull: TypeAlias = Literal["wait", "drop_oldest", "fail"]
+Batch: TypeAlias = list[Any]
+
+DEFAULT_MAX_BUFFER: Final = 1024
+"""How many events may be buffered for one subscriber."""
+
+
+class Channel:
+    """Buffers the events that one subscriber has not read yet.
+
+    The items of the memory object stream are batches. Its own bound counts items, so it is left
+    unbounded, and the bound in events is kept beside it.
+
+    Nobody parks in ``receive()``: an item handed over there is lost if that task is cancelled
+    natively before it runs. Who has to wait waits for a change and then tries again.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_oldest",
+        "_receive_stream",
+        "_send_stream",
+        "buffered",
+        "created_at",
+        "dropped",
+        "has_ended",
+        "is_closed",
+        "is_lagging",
+        "is_reported",
+        "max_buffer",
+        "name",
+        "on_full",
+        "types",
+    )
+
+    def __init__(
+        self,
+        *,
+        types: frozenset[type] | None = None,
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+        on_full: OnFull = "wait",
+        name: str = "",
+        created_at: str = "",
+    ) -> None:
+        self._send_stream, self._receive_stream = anyio.create_memory_object_stream[Batch](math.inf)
+        self._changed: anyio.Event | None = None  # of those who wait
+        self._oldest: Batch = []  # what dropping has left of the oldest batch
+        self.types: Final = types
+        """Only events of these classes; all events if None."""
+        self.max_buffer: Final = max_buffer
+        self.on_full: Final = on_full
+        self.name: Final = name
+        self.created_at: Final = created_at
+        """File and line of the code that subscribed."""
+        self.buffered = 0
+        """Events that are buffered now."""
+        self.dropped = 0
+        """Events that were dropped because the subscriber was slow ("drop_oldest")."""
+        self.has_ended = False
+        """Whether nothing more will be sent."""
+        self.is_closed = False
+        """Whether the subscriber has left."""
+        self.is_lagging = False
+        """Whether the channel ended because the subscriber was slow ("fail")."""
+        self.is_reported = False
+        """Whether the log has named this subscriber as the one that blocks its stream."""
+
+    def __str__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        return f"subscription{name} created at {self.created_at}"
+
+    # The publisher's side.
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether the publisher goes on when there is no capacity."""
+        return self.on_full != "wait"
+
+    def send_nowait(self, events: Batch) -> Batch:
+        """Buffer events; returns those for which there is no capacity, which a lossy one never has.
+
+        Events for a subscriber that has left or lags are discarded.
+        """
+        if self.is_closed or self.is_lagging:
+            return []
+        free = self.max_buffer - self.buffered
+        unsent: Batch = []
+        if len(events) > free:
+            if self.on_full == "wait":
+                events, unsent = events[:free], events[free:]
+            elif self.on_full == "fail":
+                self.is_lagging = True
+                self.end()
+                return unsent
+            else:
+                events = self._drop_oldest(events)
+        if events:
+            # A finaliser may have closed it in another thread just now.
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                self._send_stream.send_nowait(events)
+                self.buffered += len(events)
+                self._notify()
+        return unsent
+
+    def _drop_oldest(self, events: Batch) -> Batch:
+        """Make room for the newest events; returns those of ``events`` that fit."""
+        surplus = self.buffered + len(events) - self.max_buffer
+        self.dropped += surplus
+        while self.buffered and surplus:
+            oldest = self._oldest or self._receive_stream.receive_nowait()
+            self._oldest = oldest[surplus:]
+            gone = len(oldest) - len(self._oldest)
+            self.buffered -= gone
+            surplus -= gone
+        return events[surplus:]
+
+    def end(self) -> None:
+        """Nothing more will be sent; what is buffered can still be received."""
+        self.has_ended = True
+        self._send_stream.close()
+        self._notify()
+
+    # The subscriber's side.
+
+    def receive_nowait(self) -> Batch:
+        """All that is buffered, in a list of its own; empty if nothing is."""
+        events, self._oldest = self._oldest, []
+        while len(events) < self.buffered:
+            events += self._receive_stream.receive_nowait()
+        self.buffered = 0
+        self._notify()
+        return events
+
+    def close(self) -> None:
+        """Leave: what is buffered is discarded, and all who wait here look again."""
+        self.close_unnoticed()
+        self._notify()
+
+    def close_unnoticed(self) -> None:
+        """Leave without waking anybody, which is safe in any thread and in any finaliser.
+
+        Whoever publishes notices with the next events, or when it next looks.
+        """
+        self.is_closed = self.has_ended = True
+        self.buffered = 0
+        self._receive_stream.close()
+        self._send_stream.close()
+
+    # Either side.
+
+    async def wait_for_change(self) -> None:
+        """Wait until something was sent or received, or the channel has ended or was closed."""
+        if self._changed is None:
+            self._changed = anyio.Event()
+        await self._changed.wait()
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None

@@ -1,0 +1,298 @@
+"""How a block is entered, left and closed: a task group around one task that brings the events."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import weakref
+from collections.abc import Awaitable, Callable
+from sys import intern
+from typing import Any, Final
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from ..errors import StreamClosedError, WriterError, WrongOrderError, WrongTaskError
+
+# By the id of a task: the streams that it has entered and not left, the innermost last.
+_entered_by: Final[dict[int, list[weakref.ref[Lifetime]]]] = {}
+
+
+class Lifetime:
+    """What exists while a stream or a conversation is open, and how it ended.
+
+    The task that brings the events runs in ``work`` and raises nothing: it records the outcome as
+    ``error``, sets ``ended``, cleans up and sets ``finished``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_children",
+        "_cleanup_time",
+        "_host_id",
+        "_is_broken_off",
+        "_kind",
+        "_no_children",
+        "_raised",
+        "_tasks",
+        "_tools",
+        "_work",
+        "demanded",
+        "ended",
+        "error",
+        "error_was_raised",
+        "finished",
+        "is_left",
+        "left_too_early",
+        "opened",
+    )
+
+    def __init__(self, kind: str, work: anyio.CancelScope, cleanup_time: float) -> None:
+        self.opened: Final = anyio.Event()
+        """The response is there, or will never be."""
+        self.demanded: Final = anyio.Event()
+        """Somebody wants events."""
+        self.ended: Final = anyio.Event()
+        """It is known how it ended."""
+        self.finished: Final = anyio.Event()
+        """Everything is cleaned up."""
+        self.is_left = False
+        """Whether the block has ended."""
+        self.left_too_early = False
+        """Whether the block has ended before one that was entered inside of it."""
+        self.error: Exception | None = None
+        """What it ended with, unless it ended well."""
+        self.error_was_raised = False
+        """Whether somebody has got that error."""
+        self._kind = kind  # as messages call it
+        self._work = work
+        self._cleanup_time = cleanup_time
+        self._host_id = anyio.get_current_task().id
+        self._tasks = anyio.create_task_group()
+        self._raised: weakref.WeakSet[WriterError] | None = None  # copies of that error
+        self._children = 0
+        self._no_children: anyio.Event | None = None  # of a block that waits for that
+        self._tools = 0
+        self._is_broken_off = False  # the block was left by an exception
+
+    # The block.
+
+    async def enter(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Start the task, and wait until it has opened what it reads from.
+
+        Raises:
+            WriterError: It could not be opened.
+        """
+        await self._tasks.__aenter__()
+        _entered_by.setdefault(self._host_id, []).append(weakref.ref(self))
+        self._tasks.start_soon(run, name=intern(f"anyio_writer {self._kind}"))
+        try:
+            await self.opened.wait()
+            await self.raise_end()
+        except BaseException as exc:
+            self._work.cancel()
+            await self.leave(exc)
+            raise
+
+    async def check_exit(self, stop: Callable[[], None]) -> None:
+        """Refuse to be left where a task group cannot be left, but clean up all the same.
+
+        Raises:
+            WrongTaskError: By another task than the one that entered it.
+            WrongOrderError: Before a block that was entered later.
+        """
+        error: WriterError
+        if anyio.get_current_task().id != self._host_id:
+            error = WrongTaskError(
+                f"A {self._kind} must be left by the task that entered it: its 'async with' was "
+                f"entered in another one. The {self._kind} was closed. To end it from elsewhere, "
+                "await close()."
+            )
+        elif _entered_by[self._host_id][-1]() is not self:
+            self.left_too_early = True
+            error = WrongOrderError(
+                f"This {self._kind} was left before a stream or conversation that the same task "
+                f"entered after it, but blocks must be nested. The {self._kind} was closed. Enter "
+                "them with an AsyncExitStack, which leaves them in the right order, or each in a "
+                "task of its own."
+            )
+        else:
+            return
+        stop()
+        with anyio.move_on_after(self._cleanup_time, shield=True):
+            await self.finished.wait()
+        raise error
+
+    async def leave(self, exc: BaseException | None) -> bool:
+        """Wait for all tasks and leave the task group; an exception cancels the caller's tasks.
+
+        The block's exception never meets the task group, which would wrap it: it goes on by
+        itself. The exception is a cancellation that the task group itself caused, because one of
+        the caller's tasks failed.
+
+        Args:
+            exc: What is on its way out of the block.
+
+        Returns:
+            Whether ``exc`` was the task group's own cancellation and goes no further.
+        """
+        self.is_left = True
+        self._is_broken_off = exc is not None
+        self._forget()
+        cancelled = anyio.get_cancelled_exc_class()
+        own = isinstance(exc, cancelled) and self._tasks.cancel_scope.cancel_called
+        if exc is not None and (self._children or self._tools):
+            self._tasks.cancel_scope.cancel()
+        try:
+            if own and exc is not None:
+                return bool(await self._tasks.__aexit__(type(exc), exc, exc.__traceback__))
+            await self._tasks.__aexit__(None, None, None)
+        except cancelled:
+            # A cancel scope's comes again by itself where it is still wanted, and ``exc`` goes on.
+            # Not so asyncio's own, which like everywhere wins over what it interrupts.
+            if exc is None or anyio.current_effective_deadline() > -math.inf:
+                raise
+        except BaseExceptionGroup as group:
+            self._raise_errors_of_tasks(group, exc, is_own_cancellation=own)
+        finally:
+            await self._leave_outer()
+        return False
+
+    def _raise_errors_of_tasks(
+        self,
+        group: BaseExceptionGroup[Any],
+        exc: BaseException | None,
+        *,
+        is_own_cancellation: bool,
+    ) -> None:
+        """Raise what tasks of the caller's failed with, unless ``exc`` says all of it.
+
+        The stream's own error counts once, however many tasks it came out of, and gives way to
+        what the block itself raises.
+        """
+
+        def is_own(error: BaseException) -> bool:
+            return self._is_own_error(error)
+
+        # Ctrl-C hits whatever task runs just then; everybody expects it bare.
+        interrupts = group.subgroup(KeyboardInterrupt)
+        while interrupts is not None:
+            first: BaseException = interrupts.exceptions[0]
+            if not isinstance(first, BaseExceptionGroup):
+                raise first from None
+            interrupts = first
+        own, others = group.split(is_own)
+        if others is None:
+            if exc is None or is_own_cancellation:
+                self._raise_error()
+            return
+        if exc is not None and not isinstance(exc, anyio.get_cancelled_exc_class()):
+            raise BaseExceptionGroup(
+                f"the block of a {self._kind} and tasks started in it failed",
+                [exc, *others.exceptions],
+            ) from None
+        if own is not None and self.error is not None:
+            others = others.derive([*others.exceptions, self.error])
+        raise others from None
+
+    def _is_own_error(self, error: BaseException) -> bool:
+        """Whether this is what the stream ended with, as it was raised for somebody."""
+        own = self.error
+        if isinstance(own, ExceptionGroup) and isinstance(error, ExceptionGroup):
+            return own.exceptions == error.exceptions
+        return error is own or (self._raised is not None and error in self._raised)
+
+    def _forget(self) -> None:
+        """Take this one out of the list of those that its task has entered."""
+        entered = [each for each in _entered_by[self._host_id] if each() not in (None, self)]
+        if entered:
+            _entered_by[self._host_id] = entered
+        else:
+            del _entered_by[self._host_id]
+
+    async def _leave_outer(self) -> None:
+        """Leave the block around this one, if that could not be left before."""
+        entered = _entered_by.get(self._host_id)
+        outer = entered[-1]() if entered else None
+        if outer is not None and outer.left_too_early:
+            await outer.leave(None)
+
+    # The caller's tasks.
+
+    def start_child(
+        self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], name: object
+    ) -> None:
+        """Run a task of the caller's: a block that ends normally goes on until it has ended."""
+
+        async def run() -> None:
+            try:
+                awaitable: object = fn(*args)
+                if not inspect.isawaitable(awaitable):
+                    raise TypeError(
+                        f"start_soon() takes an async function; {fn!r} gave "
+                        f"{type(awaitable).__name__}, which cannot be awaited."
+                    )
+                await awaitable
+            finally:
+                self._children -= 1
+                if not self._children and self._no_children is not None:
+                    self._no_children.set()
+
+        self._tasks.start_soon(run, name=name or fn)
+        self._children += 1
+
+    def start_tool(self, fn: Callable[[Any], Awaitable[None]], call: Any, name: str) -> None:
+        """Run a tool: the block waits for its end, but does not let the stream go on for it."""
+
+        async def run() -> None:
+            try:
+                await fn(call)
+            finally:
+                self._tools -= 1
+
+        self._tasks.start_soon(run, name=name)
+        self._tools += 1
+        if self._is_broken_off:
+            # Its call stood in the little that is still read behind a complete answer.
+            self._tasks.cancel_scope.cancel()
+
+    async def wait_for_children(self) -> None:
+        """Wait until no task of the caller's runs."""
+        while self._children:
+            self._no_children = anyio.Event()
+            await self._no_children.wait()
+
+    # The outcome.
+
+    def demand(self) -> None:
+        """Somebody wants events: reading may start."""
+        self.demanded.set()
+
+    def stop(self) -> None:
+        """Cancel the task, unless it is only cleaning up."""
+        if not self.ended.is_set():
+            self._work.cancel()
+
+    async def raise_end(self) -> None:
+        """Raise what it ended with, anew for each who asks; return if it ended well."""
+        if isinstance(self.error, StreamClosedError):
+            # It may have been cancelled together with the task that asks; then that comes out.
+            await checkpoint()
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        error = self.error
+        if error is None:
+            return
+        self.error_was_raised = True
+        if isinstance(error, ExceptionGroup):
+            raise error.derive(error.exceptions)
+        if not isinstance(error, WriterError):
+            raise error
+        # A copy has a traceback and a context of its own; the cause is the same.
+        raised = copy.copy(error)
+        if self._raised is None:
+            self._raised = weakref.WeakSet()
+        self._raised.add(raised)
+        raise raised from error.__cause__

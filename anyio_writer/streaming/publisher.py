@@ -1,0 +1,338 @@
+"""What a stream and a conversation have in common: one task publishes events, others subscribe."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from sys import intern
+from types import TracebackType
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Self,
+    TypedDict,
+    TypeVar,
+    TypeVarTuple,
+    Unpack,
+    get_args,
+    get_origin,
+    overload,
+)
+
+import anyio
+
+from ..config import Limits
+from ..errors import InvalidParameterError, StreamClosedError, WriterError
+from ..numbers import check_count
+from ..protocol.completion import ParsedChatCompletion
+from .channel import DEFAULT_MAX_BUFFER, Channel, OnFull
+from .fanout import Fanout
+from .lifetime import Lifetime
+from .subscription import Subscription
+
+Ev = TypeVar("Ev")
+E = TypeVar("E")
+E2 = TypeVar("E2")
+E3 = TypeVar("E3")
+E4 = TypeVar("E4")
+Args = TypeVarTuple("Args")
+
+_PACKAGE: Final = __name__.partition(".")[0] + "."
+
+
+class SubscriptionOptions(TypedDict, total=False):
+    """How events are buffered for a subscriber, see ``subscribe()``."""
+
+    max_buffer: int
+    on_full: OnFull
+    name: str
+
+
+class Publisher(ABC, Generic[Ev]):
+    """A task group whose one task publishes events, and the subscribers that read them.
+
+    It is entered with ``async with``, once; docs/lifetimes.md says what its end means to whom.
+    """
+
+    _kind: ClassVar[str]  # as messages call it
+    _event_types: ClassVar[frozenset[type]]
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._fanout = Fanout(limits.slow_consumer_time)
+        self._lifetime: Lifetime | None = None
+        self._own: Subscription[Ev] | None = None
+        self._own_reader: int | None = None  # the task that last began to iterate it
+
+    # What each kind has of its own.
+
+    @abstractmethod
+    def _enter_work(self) -> anyio.CancelScope:
+        """It is being entered; returns what the task will run in, which stops it when cancelled."""
+
+    @abstractmethod
+    async def _run(self) -> None:
+        """The task: sets ``opened``, waits for ``demanded``, calls ``_end``, sets ``finished``."""
+
+    @abstractmethod
+    def _freeze_snapshot(self) -> Callable[[], ParsedChatCompletion[Any]]:
+        """A function that returns the completion as it stands now, however late it is called."""
+
+    # Lifetime.
+
+    async def __aenter__(self) -> Self:
+        if self._lifetime is not None:
+            raise WriterError(f"A {self._kind} can be entered only once; open another one.")
+        work = self._enter_work()
+        self._lifetime = Lifetime(self._kind, work, self._limits.cleanup_time)
+        await self._lifetime.enter(self._run)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        lifetime = self._entered()
+        await lifetime.check_exit(self._stop)
+        interrupted: BaseException | None = None
+        if exc is None:
+            try:
+                await lifetime.wait_for_children()
+            except BaseException as other:  # noqa: BLE001 - raised again below
+                exc = interrupted = other
+        self._stop()
+        swallowed = await lifetime.leave(exc)
+        if interrupted is not None and not swallowed:
+            raise interrupted
+        if exc is None and not lifetime.error_was_raised:
+            left_by_choice = self._own is not None or self._fanout.was_left
+            if not left_by_choice and not isinstance(lifetime.error, StreamClosedError):
+                await lifetime.raise_end()
+        return swallowed
+
+    def start_soon(
+        self,
+        fn: Callable[[*Args], Awaitable[Any]],
+        *args: *Args,
+        name: object = None,
+    ) -> None:
+        """Start a task inside its own task group.
+
+        A block that ends normally waits for these tasks; one that is left by an exception or a
+        cancellation cancels them. A task that fails cancels the block and the others. As in every
+        anyio task group, the errors then come out in an exception group, together with the block's
+        own if it failed too. The stream's own error comes out once and as itself, however many
+        tasks it ended.
+
+        Raises:
+            InvalidParameterError: ``fn`` cannot be called.
+            WriterError: It is not open.
+        """
+        lifetime = self._open_lifetime()
+        if not callable(fn):
+            raise InvalidParameterError(
+                "start_soon() takes an async function and what to call it with, "
+                f"start_soon(fn, argument), not {fn!r}."
+            )
+        lifetime.start_child(fn, args, name)
+
+    async def close(self) -> None:
+        """End it now, from any task, and return when everything is cleaned up.
+
+        The block goes on; a subscriber that waits gets ``StreamClosedError`` unless the answer was
+        already complete. Tools that run are cancelled. Closing twice, or after the end, does
+        nothing.
+        """
+        lifetime = self._entered()
+        self._stop()
+        await lifetime.finished.wait()
+
+    async def aclose(self) -> None:
+        """The same as ``close()``, for ``contextlib.aclosing()`` and the like."""
+        await self.close()
+
+    def _entered(self) -> Lifetime:
+        if self._lifetime is None:
+            raise WriterError(f"The {self._kind} is not open: enter it with 'async with' first.")
+        return self._lifetime
+
+    def _open_lifetime(self) -> Lifetime:
+        lifetime = self._entered()
+        if lifetime.is_left:
+            raise WriterError(
+                f"The {self._kind}'s block has ended: no more tasks can be started in it."
+            )
+        return lifetime
+
+    def _stop(self) -> None:
+        self._entered().stop()
+
+    def _end(self, error: Exception | None) -> None:
+        """Record how it ended, then wake everybody. The first record stays."""
+        lifetime = self._entered()
+        if not lifetime.ended.is_set():
+            lifetime.error = error
+            self._fanout.end()
+            lifetime.ended.set()
+
+    # Subscribing.
+
+    def __aiter__(self) -> AsyncIterator[Ev]:
+        return self._own_subscription()
+
+    async def __anext__(self) -> Ev:
+        return await anext(self._own_subscription())
+
+    def batches(self) -> AsyncIterator[list[Ev]]:
+        """The same events in lists: each time all that is buffered, never empty."""
+        return self._own_subscription().batches()
+
+    async def until_done(self) -> Self:
+        """Discard the remaining events of its own iteration, and return at the end.
+
+        May be called again and again, from several tasks, and after the block.
+        """
+        await self._until_ended(self._own)
+        return self
+
+    async def _until_ended(self, own: Subscription[Ev] | None) -> None:
+        """Wait for the end, and raise it if it is an error.
+
+        Args:
+            own: Whose events are discarded until then.
+        """
+        lifetime = self._entered()
+        if own is not None and not own.is_closed:
+            await own.discard_all()
+        else:
+            lifetime.demand()
+            await lifetime.ended.wait()
+            await lifetime.raise_end()
+
+    def _own_subscription(self) -> Subscription[Ev]:
+        if self._own is None or (self._own.is_closed and not self._entered().ended.is_set()):
+            self._own = self.subscribe()
+        with suppress(anyio.NoEventLoopError):  # asked for by a thread outside
+            self._own_reader = anyio.get_current_task().id
+        return self._own
+
+    @overload
+    def subscribe(self, /, **options: Unpack[SubscriptionOptions]) -> Subscription[Ev]: ...
+
+    @overload
+    def subscribe(
+        self, event_type: type[E], /, **options: Unpack[SubscriptionOptions]
+    ) -> Subscription[E]: ...
+
+    @overload
+    def subscribe(
+        self, event_type: type[E], second: type[E2], /, **options: Unpack[SubscriptionOptions]
+    ) -> Subscription[E | E2]: ...
+
+    @overload
+    def subscribe(
+        self,
+        event_type: type[E],
+        second: type[E2],
+        third: type[E3],
+        /,
+        **options: Unpack[SubscriptionOptions],
+    ) -> Subscription[E | E2 | E3]: ...
+
+    @overload
+    def subscribe(
+        self,
+        event_type: type[E],
+        second: type[E2],
+        third: type[E3],
+        fourth: type[E4],
+        /,
+        **options: Unpack[SubscriptionOptions],
+    ) -> Subscription[E | E2 | E3 | E4]: ...
+
+    @overload
+    def subscribe(
+        self,
+        event_type: type[Any],
+        second: type[Any],
+        third: type[Any],
+        fourth: type[Any],
+        fifth: type[Any],
+        /,
+        *others: type[Any],
+        **options: Unpack[SubscriptionOptions],
+    ) -> Subscription[Any]: ...
+
+    @overload
+    def subscribe(
+        self, /, *event_types: type[E], **options: Unpack[SubscriptionOptions]
+    ) -> Subscription[E]: ...
+
+    def subscribe(
+        self,
+        /,
+        *event_types: type[Any],
+        max_buffer: int = DEFAULT_MAX_BUFFER,
+        on_full: OnFull = "wait",
+        name: str = "",
+    ) -> Subscription[Any]:
+        """Another subscriber: it gets every event from now on, in order.
+
+        Made before reading started, it gets all of them; made later, its ``snapshot`` says what
+        it missed. Made after the end, its iteration ends at once, or raises what the stream ended
+        with.
+
+        Args:
+            event_types: Only events of these classes; all if there are none. That of
+                ``ContentDoneEvent[Person]`` is ``ContentDoneEvent``.
+            max_buffer: How many events may be buffered for it.
+            on_full: What happens when the buffer is full: "wait" applies backpressure to the
+                stream until there is capacity; "drop_oldest" drops, and counts in ``dropped``;
+                "fail" ends this subscriber with ``ConsumerLagError``. The latter two never slow
+                anybody.
+            name: What log messages and errors call it.
+
+        Raises:
+            InvalidParameterError: One of these is invalid.
+            WriterError: The stream was not entered.
+        """
+        lifetime = self._entered()
+        # At run time no event knows what its class was filled in with.
+        classes: list[Any] = [get_origin(event_type) or event_type for event_type in event_types]
+        for event_type, cls in zip(event_types, classes, strict=True):
+            if not isinstance(cls, type) or cls not in self._event_types:
+                raise InvalidParameterError(
+                    "subscribe() takes classes of events, one by one, such as ContentDeltaEvent, "
+                    f"not {event_type!r}."
+                )
+        check_count("max_buffer", max_buffer, InvalidParameterError)
+        if on_full not in get_args(OnFull):
+            raise InvalidParameterError(
+                f'on_full must be "wait", "drop_oldest" or "fail", not {on_full!r}.'
+            )
+        if not isinstance(name, str):
+            raise InvalidParameterError(f"name must be a string, not {name!r}.")
+        channel = Channel(
+            types=frozenset(classes) or None,
+            max_buffer=max_buffer,
+            on_full=on_full,
+            name=name,
+            created_at=_location_of_caller(),
+        )
+        self._fanout.add(channel)
+        return Subscription(lifetime, channel, self._freeze_snapshot())
+
+
+def _location_of_caller() -> str:
+    """File and line of the code that called into this library."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+        frame = frame.f_back
+    # Thousands of streams are read at the same line.
+    return intern(f"{frame.f_code.co_filename}:{frame.f_lineno}") if frame is not None else "?"

@@ -1,0 +1,183 @@
+"""One subscriber of a stream: iteration, batches, and the snapshot from when it joined."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final, Generic, NoReturn, Protocol, Self, TypeVar
+
+from anyio.lowlevel import checkpoint, current_token
+
+from ..errors import ConsumerLagError
+from ..protocol.completion import ParsedChatCompletion
+from .channel import Channel
+
+E = TypeVar("E")
+
+_YIELD_EVERY: Final = 64
+"""After how many buffered events all other tasks may run."""
+
+
+class Source(Protocol):
+    """What a subscriber needs to know of its stream."""
+
+    def demand(self) -> None:
+        """Somebody wants events: reading may start."""
+
+    async def raise_end(self) -> None:
+        """Raise what the stream ended with, anew; return if it ended well."""
+
+
+class Subscription(Generic[E]):
+    """One subscriber of a stream: an iterator over its events, from when it was made.
+
+    Made by ``ChatCompletionStream.subscribe()``. It may be used as it is or with ``async with``.
+    Close it when you no longer want it. One that is merely dropped stops blocking the stream when
+    Python finalises it.
+
+    Several tasks may iterate it; each event goes to exactly one of them and none is lost, also
+    when one of them is cancelled. When the stream has ended, iteration gives what is still
+    buffered and then ends, or raises what the stream ended with (see ``ChatCompletionStream``).
+
+    Raises:
+        ConsumerLagError: This subscriber was too slow, and was made with ``on_full="fail"``.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        channel: Channel,
+        snapshot: Callable[[], ParsedChatCompletion[Any]],
+    ) -> None:
+        self._source = source
+        self._channel = channel
+        self._read_snapshot = snapshot
+        self._events: list[E] = []  # received and not yet given out, the oldest last
+        self._checkpoint_if_cancelled: Callable[[], Awaitable[None]]
+        # A finaliser may run in any thread and amid anything. The channel outlives this object,
+        # so that it can close itself; left open in a reference cycle, it would warn.
+        weakref.finalize(self, channel.close_unnoticed)
+
+    def __repr__(self) -> str:
+        return f"<{str(self._channel).capitalize()}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop subscribing. Later steps of an iteration end it at once."""
+        self._events.clear()
+        self._channel.close()
+        await checkpoint()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed by its own side."""
+        return self._channel.is_closed
+
+    @property
+    def snapshot(self) -> ParsedChatCompletion[Any]:
+        """The completion as it stood when this subscriber joined.
+
+        Together with the events from then on it is the whole completion.
+        """
+        return self._read_snapshot()
+
+    @property
+    def dropped(self) -> int:
+        """How many events were dropped because this subscriber was slow ("drop_oldest")."""
+        return self._channel.dropped
+
+    def __aiter__(self) -> AsyncIterator[E]:
+        return self
+
+    async def __anext__(self) -> E:
+        # Each path awaits before it takes an event, so that no cancellation can lose one.
+        events = self._events
+        if len(events) % _YIELD_EVERY:
+            await self._checkpoint_if_cancelled()
+        elif events:
+            await checkpoint()
+        if not events:  # or another task has taken the last one meanwhile
+            await self._receive()
+        return events.pop()
+
+    def batches(self) -> AsyncIterator[list[E]]:
+        """The same events in lists: each time all that is buffered, never empty."""
+        return Batches(self)
+
+    async def next_batch(self) -> list[E]:
+        """All that is buffered, as a list that is never empty; waits until there is something."""
+        if self._events:
+            await checkpoint()
+        if not self._events:
+            await self._receive()
+        batch = self._events[::-1]
+        self._events.clear()
+        return batch
+
+    async def discard_all(self) -> None:
+        """Receive and discard events until the stream ends."""
+        self._events.clear()
+        with suppress(StopAsyncIteration):
+            while True:
+                await self._receive()
+                self._events.clear()
+
+    async def _receive(self) -> None:
+        """Take all that is buffered into ``_events``; waits until there is something.
+
+        Raises:
+            StopAsyncIteration: The stream has ended well, or this subscriber is closed.
+        """
+        self._source.demand()
+        # anyio's own function looks for the event loop at each call, which costs as much as the
+        # rest of it. What it then calls is the same for all tasks of a loop.
+        self._checkpoint_if_cancelled = current_token().backend_class.checkpoint_if_cancelled
+        await self._checkpoint_if_cancelled()
+        channel = self._channel
+        while not self._events:
+            if channel.buffered:
+                self._events += reversed(channel.receive_nowait())
+            elif channel.has_ended:
+                await self._raise_end()
+            else:
+                await channel.wait_for_change()
+
+    async def _raise_end(self) -> NoReturn:
+        channel = self._channel
+        if channel.is_lagging:
+            raise ConsumerLagError(
+                f"This {channel} was more than {channel.max_buffer} events behind its stream and "
+                "has lost the rest."
+            )
+        if not channel.is_closed:
+            await self._source.raise_end()
+        raise StopAsyncIteration
+
+
+class Batches(Generic[E]):
+    """Iterates a subscription in lists of all that is buffered."""
+
+    def __init__(self, subscription: Subscription[E]) -> None:
+        self._subscription = subscription
+
+    def __aiter__(self) -> AsyncIterator[list[E]]:
+        return self
+
+    async def __anext__(self) -> list[E]:
+        return await self._subscription.next_batch()
+
+    async def aclose(self) -> None:
+        """Stop subscribing."""
+        await self._subscription.aclose()
