@@ -17,14 +17,15 @@ from .config import (
     resolve,
 )
 from .conversation import DEFAULT_MAX_ROUNDS, Conversation
-from .errors import ConfigurationError, WriterError
+from .errors import ConfigurationError
 from .numbers import check_count
 from .open import make_conversation, make_stream
 from .request.params import ChatRequest, ResponseFormat
 from .signatures import shows_arguments_of
 from .streaming.stream import ChatCompletionStream
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError
-from .transport.client import Client, http_module, make_client
+from .transport.client import Client, http_module
+from .transport.slots import Slots, closed_error
 
 T = TypeVar("T")
 
@@ -40,10 +41,11 @@ class AsyncWriter:
 
     Args:
         client: Your own ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, never closed here.
-            Without one, a client is made with the first stream and closed by ``aclose()``.
-        max_connections: How many streams may be open at once; further ones wait in the order in
-            which they came. With a client of your own, give the size of its pool: httpx 0.28
-            loses slots for good when requests are cancelled that wait inside its pool.
+            It serves one event loop at a time. Without one the library makes its own, one for each
+            event loop, and ``aclose()`` closes this loop's.
+        max_connections: How many streams may be open at once in an event loop; further ones wait
+            in the order in which they came. With a client of your own, give the size of its pool:
+            httpx 0.28 loses slots for good when requests are cancelled that wait inside its pool.
         configuration: Where requests go and how answers are read, see ``Configuration``.
 
     Raises:
@@ -62,18 +64,18 @@ class AsyncWriter:
         check_count("max_connections", max_connections, ConfigurationError)
         if client is not None:
             http_module(client)
-        self._set_up(_Pool(client, max_connections), endpoint, settings)
+        self._set_up(Slots(client, max_connections), endpoint, settings)
 
-    def _set_up(self, pool: _Pool, endpoint: Endpoint, settings: StreamSettings) -> None:
-        self._pool = pool
+    def _set_up(self, slots: Slots, endpoint: Endpoint, settings: StreamSettings) -> None:
+        self._slots = slots
         self._endpoint = endpoint
         self._settings = settings
-        self._closed = False
+        self._is_closed = False
         self.chat = Chat(self._open, settings)
 
     def __repr__(self) -> str:
-        url = self._endpoint.shown_url
-        return f"AsyncWriter(url={url!r}, max_connections={self._pool.max_connections})"
+        url = self._endpoint.url
+        return f"AsyncWriter(url={url!r}, max_connections={self._slots.max_connections})"
 
     @shows_arguments_of(Configuration)
     def with_options(self, **options: Unpack[Configuration]) -> AsyncWriter:
@@ -101,7 +103,7 @@ class AsyncWriter:
                 f"{shared[0]} belongs to the connections, which with_options() shares; make "
                 "another AsyncWriter."
             )
-        return _View(self._pool, *override(self._endpoint, self._settings, options))
+        return _View(self._slots, *override(self._endpoint, self._settings, options))
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,51 +117,29 @@ class AsyncWriter:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections, unless the client is your own. Bounded in time."""
+        """Close the connections, unless the client is your own. Bounded in time.
+
+        Streams that are still open fail. Connections of other event loops are closed when these
+        loops end.
+        """
         with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
-            await self._pool.aclose()
+            await self._slots.aclose()
 
     def _open(self, request: Mapping[str, Any]) -> ChatCompletionStream[Any]:
-        if self._closed or self._pool.is_closed:
-            raise WriterError("This AsyncWriter is closed; make another one.")
-        client, gate = self._pool.get()
-        return make_stream(request, self._endpoint, self._settings, client=client, gate=gate)
+        if self._is_closed or self._slots.is_closed:
+            raise closed_error()
+        return make_stream(request, self._endpoint, self._settings, client=None, slots=self._slots)
 
 
 class _View(AsyncWriter):
     """An ``AsyncWriter`` over the connections of another one."""
 
-    def __init__(self, pool: _Pool, endpoint: Endpoint, settings: StreamSettings) -> None:
-        self._set_up(pool, endpoint, settings)
+    def __init__(self, slots: Slots, endpoint: Endpoint, settings: StreamSettings) -> None:
+        self._set_up(slots, endpoint, settings)
 
     async def aclose(self) -> None:
         """Open no more streams. The AsyncWriter that made the connections closes them."""
-        self._closed = True
-
-
-class _Pool:
-    """The connections that an ``AsyncWriter`` shares with what ``with_options()`` makes of it."""
-
-    def __init__(self, client: Client | None, max_connections: int) -> None:
-        self.max_connections = max_connections
-        self.is_closed = False
-        self._client = client
-        self._owns_client = client is None
-        self._gate: anyio.CapacityLimiter | None = None
-
-    def get(self) -> tuple[Client, anyio.CapacityLimiter]:
-        """The client, and the limiter of its streams; made when they are first needed."""
-        if self._client is None:
-            self._client = make_client(max_connections=self.max_connections)
-        if self._gate is None:
-            self._gate = anyio.CapacityLimiter(self.max_connections)
-        return self._client, self._gate
-
-    async def aclose(self) -> None:
-        """Close the client, unless it is the caller's own."""
-        self.is_closed = True
-        if self._client is not None and self._owns_client:
-            await self._client.aclose()
+        self._is_closed = True
 
 
 class Chat:

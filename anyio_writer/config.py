@@ -57,6 +57,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         max_event_bytes: The longest line, and the most data of one event.
         max_depth: How deeply a chunk's JSON may be nested.
+        max_answer_bytes: The most of one answer, in bytes of its decompressed body; None is no
+            limit.
         max_error_bytes: How much of an error's body is read.
         error_body_time: How long reading an error's body may take, in seconds.
         drain_bytes: How much is read after the end so that the connection can be used again.
@@ -68,6 +70,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
     max_depth: int = DEFAULT_MAX_DEPTH
+    max_answer_bytes: int | None = 256 * 1024 * 1024
     max_error_bytes: int = 64 * 1024
     error_body_time: float = 5.0
     drain_bytes: int = 64 * 1024
@@ -78,7 +81,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             check = check_positive if name.endswith("_time") else check_count
-            check(f"Limits.{name}", getattr(self, name), ConfigurationError)
+            optional = name == "max_answer_bytes"
+            check(f"Limits.{name}", getattr(self, name), ConfigurationError, optional=optional)
 
 
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,15 +163,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     max_retries: int
 
     def __repr__(self) -> str:
-        return f"Endpoint(url={self.shown_url!r}, max_retries={self.max_retries})"
+        return f"Endpoint(url={self.url!r}, max_retries={self.max_retries})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [("url", self.shown_url), ("max_retries", self.max_retries)]
-
-    @property
-    def shown_url(self) -> str:
-        """The URL without the password that may stand in it."""
-        return _without_password(self.url)
+        return [("url", self.url), ("max_retries", self.max_retries)]
 
 
 def resolve_endpoint(
@@ -290,10 +289,14 @@ def _resolve_url(base_url: str, path: str | None) -> str:
         if value is not None and not isinstance(value, str):
             raise ConfigurationError(f"{name} must be a string, not {type(value).__name__}.")
     base = base_url.strip() or DEFAULT_BASE_URL
-    if not _is_base_url(base):
+    if "@" in base and not (_is_base_url(base) and "@" not in urlsplit(base).netloc):
+        # It is not shown: what stands before the "@" may be a password.
         raise ConfigurationError(
-            f"base_url must be like 'https://api.writer.com', not {_without_password(base)!r}."
+            "base_url must not hold a user name or a password. The API key goes into api_key=..., "
+            "any other Authorization header into headers={'Authorization': ...}."
         )
+    if not _is_base_url(base):
+        raise ConfigurationError(f"base_url must be like 'https://api.writer.com', not {base!r}.")
     tail = DEFAULT_PATH if path is None else path
     if re.match(_SCHEME, tail) or "#" in tail or not tail.isprintable():
         raise ConfigurationError(
@@ -319,9 +322,3 @@ def _is_base_url(base: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # brackets that do not match, a port that is none
         return False
-
-
-def _without_password(url: str) -> str:
-    head, at, tail = url.rpartition("@")
-    scheme = head[: head.find("://") + 3] if "://" in head else ""
-    return f"{scheme}…{at}{tail}" if at else url

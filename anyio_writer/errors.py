@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from .protocol.completion import ParsedChatCompletion
 
 
+# Control characters but for tabs and line ends; what a server says must not steer a terminal.
+_CONTROL: Final = dict.fromkeys({*range(32), *range(127, 160)} - {9, 10}, "�")
+
+
+def printable(text: str) -> str:
+    """A text that can be shown, whoever wrote it."""
+    return text.translate(_CONTROL)
+
+
 class WriterError(Exception):
     """The base of everything this library raises on purpose."""
 
@@ -53,12 +62,13 @@ class APIError(WriterError):
         request_id: str | None = None,
         completion: ParsedChatCompletion[Any] | None = None,
     ) -> None:
+        message = printable(message)
         super().__init__(message)
         self.message = message
         self.request = request
         self.response = response
         self.body = body
-        self.request_id = request_id
+        self.request_id = None if request_id is None else printable(request_id)
         self.completion = completion
 
     @property
@@ -169,7 +179,7 @@ class APIResponseValidationError(APIError):
 
 
 class ResponseTooLargeError(APIResponseValidationError):
-    """One event or line outgrew its limit (``Limits.max_event_bytes``)."""
+    """One event or line, or the whole answer, outgrew its limit; see ``Limits``."""
 
 
 class LengthFinishReasonError(APIError):

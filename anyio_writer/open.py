@@ -26,7 +26,8 @@ from .streaming.tool_runs import DEFAULT_LIMIT, OnError, check_tool_options
 from .structured.response_format import ResponseType, response_type_of
 from .structured.tools import FunctionTool
 from .transport.client import Client, http_module
-from .transport.source import Gate, HTTPSource, IterableSource
+from .transport.slots import Slots
+from .transport.source import HTTPSource, IterableSource
 
 T = TypeVar("T")
 
@@ -315,7 +316,7 @@ def make_stream(
     settings: StreamSettings,
     *,
     client: Client | None,
-    gate: Gate | None = None,
+    slots: Slots | None = None,
 ) -> ChatCompletionStream[Any]:
     """A stream for a request: checked, and not yet sent."""
     tools = read_tools(request.get("tools"))
@@ -328,7 +329,7 @@ def make_stream(
         endpoint,
         body,
         client=client,
-        gate=gate,
+        slots=slots,
         limits=settings.limits,
         connect_timeout=settings.timeouts.connect,
         extra_headers=request.get("extra_headers") or {},

@@ -20,7 +20,7 @@ LATER: Final = frozenset(
         *("httpx2", "pydantic", "attrs"),  # a caller who uses them has imported them
         *("rich", "typer"),  # the command
         "h11",  # the server for tests
-        *("tenacity", "docstring_parser"),  # a retry, a tool
+        "docstring_parser",  # a tool
     }
 )
 
@@ -56,7 +56,7 @@ def test_the_import_brings_nothing_that_not_everybody_needs(anyway: set[str]) ->
 
 @pytest.mark.parametrize(
     "module",
-    ["asyncio", "docstring_parser", "h11", "httpx2", "pydantic", "tenacity", "trio"],
+    ["asyncio", "docstring_parser", "h11", "httpx2", "pydantic", "trio"],
 )
 def test_the_ones_that_are_left_for_later_would_be_noticed(module: str, anyway: set[str]) -> None:
     """None of them comes with the HTTP library, so the test above can fail for each."""

@@ -118,7 +118,7 @@ async def test_every_python_block_runs(
     assert printed.startswith(f"{ANSWER}\n[stop]\n")
     partial = [line for line in printed.splitlines() if line.startswith("{")]
     assert "{'summary': 'Because of'}" in partial
-    assert printed.count(ANSWER) - "".join(partial).count(ANSWER) == 7
+    assert printed.count(ANSWER) - "".join(partial).count(ANSWER) == 8
     assert "\n['light', 'air']\n" in printed
     for city in CITIES:
         assert f"\ntemperature(city='{city}', unit='C')\n" in printed

@@ -10,7 +10,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ..config import StreamSettings
-from ..errors import APIStreamError, StreamTruncatedError
+from ..errors import APIStreamError, ResponseTooLargeError, StreamTruncatedError
 from ..protocol.extent import Wholeness, wholeness
 from ..protocol.json import error_message, is_object, parse_json, shorten
 from ..protocol.sse import ChatSSEDecoder, ServerSentEvent, is_event_stream
@@ -121,6 +121,7 @@ class Pump:
             if not data:
                 break
             self.bytes_received += len(data)
+            self._check_size()
             reads += 1
             for start in range(0, len(data), _MAX_FEED):
                 await self._handle(data[start : start + _MAX_FEED])
@@ -128,6 +129,13 @@ class Pump:
                     await checkpoint()
             del data  # the wait for the next bytes may be long
         return None
+
+    def _check_size(self) -> None:
+        limit = self._settings.limits.max_answer_bytes
+        if limit is not None and self.bytes_received > limit:
+            raise ResponseTooLargeError(
+                f"The answer is larger than Limits.max_answer_bytes ({limit:,} bytes)."
+            )
 
     def _set_deadline(self) -> None:
         """Set the time limit for the next read by what has come so far."""

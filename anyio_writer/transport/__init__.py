@@ -1,1 +1,3 @@
 """How bytes get here: one HTTP exchange over httpx."""
+
+from .http import StreamingTransport as StreamingTransport

@@ -1,36 +1,69 @@
-"""A body in HTTP chunks (RFC 9112, 7.1), taken apart a read at a time while it is plain.
+"""A body in HTTP chunks (RFC 9112, 7.1), taken apart a read at a time while they are plain.
 
 Servers give every token a chunk of its own, and one read of a fast stream holds dozens of them. h11
-hands them out one by one, through a generator or two of each library above it, which is more work
-than all that is done with the tokens.
+returns them one by one, through a generator or two of each library above it, which is more work
+than everything that is done with the tokens.
 
 Only what has one meaning is taken apart here: a size, a line end, so many bytes, a line end. All
 else is left to h11: the end of the body, extensions, trailers, whatever is malformed or cut off. It
-gets such bytes as if it had read them itself, so it has the last word on what is valid, and it
-knows whether the connection can be used again.
+gets such bytes as if it had read them itself, so it decides what is valid, and it knows whether the
+connection can be used again.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from typing import Any, Final
+from abc import ABC, abstractmethod
+from typing import Final, Protocol
+from zlib import crc32
 
-import httpcore
-
-from .network import NetworkStream
+from ..errors import APIConnectionError
 
 _READ_SIZE: Final = 65536
-_MOST_MADE_UP: Final = 65536  # bytes of a chunk that h11 has begun; few, if it came with a head
+_LONGEST_FILLER: Final = 65536  # zeros for h11; few, as little comes along with a head
 
 # Between two chunks, in one: the line end of the first and the size of the second.
 _BETWEEN: Final = re.compile(rb"\r\n([0-9A-Fa-f]{1,7})\r\n")
-_BEGUN: Final = re.compile(rb"(?:\r(?:\n(?:[0-9A-Fa-f]{1,7}\r?)?)?)?")
+_BEGUN: Final = re.compile(rb"(?:\r(?:\n(?:0{1,7}\r\n\r?|[0-9A-Fa-f]{1,7}\r?)?)?)?")
+_END: Final = re.compile(rb"\r\n0{1,7}\r\n(?:[^\r\n]+\r\n)*\r\n")
+_SIZE_BEGUN: Final = re.compile(rb"\r\n([0-9A-Fa-f]{0,7})(\r?)")
 _LINE_END: Final = b"\r\n"
 
 
+class RewindableStream(ABC):
+    """A connection whose reader can take the place of h11, and give it back."""
+
+    @abstractmethod
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        """The next bytes; empty at the end."""
+
+    @abstractmethod
+    def begin_body(self, size: int | None) -> bytes | None:
+        """What came of a body along with its head; None if that is not known."""
+
+    @abstractmethod
+    def push_back(self, data: bytes) -> None:
+        """Let the next reads give this, and then what comes."""
+
+    @abstractmethod
+    def retire(self) -> None:
+        """Let nobody use the connection again, once this response is over."""
+
+
+class Reader(Protocol):
+    """Anything that is read piece by piece."""
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of everything."""
+        ...
+
+
 class PlainChunks:
-    """Takes the data out of chunks, as long as they are plain."""
+    """Takes the data out of chunks, as long as they have no extensions."""
 
     __slots__ = ("is_plain", "left", "tail")
 
@@ -59,73 +92,114 @@ class PlainChunks:
         self.is_plain = _BEGUN.fullmatch(self.tail) is not None
         return b"".join(parts)
 
+    @property
+    def is_end(self) -> bool:
+        """Whether ``tail`` is the end of the body, and nothing is behind it."""
+        return _END.fullmatch(self.tail) is not None
 
-# What brings h11 behind a chunk when it has read so much of what follows the last one.
-_TO_A_CHUNK: Final = {b"": b"", b"\r": b"\n1\r\n?", b"\r\n": b"1\r\n?"}
+    def filler(self) -> tuple[bytes, int] | None:
+        """What brings h11 behind a chunk if it has read all this: framing, and so many zeros.
 
-
-def body_of(request: httpcore.Request, response: httpcore.Response) -> AsyncIterator[bytes]:
-    """The body of a response that has just begun: in plain chunks if it is, else by h11 alone."""
-    body: Any = response.stream  # its type allows for a blocking pool's, too
-    network: Any = _extension(response, "network_stream")
-    if not isinstance(network, NetworkStream):  # it is no HTTP connection any more
-        return aiter(body)
-    head, _, begun = network.take_overheard().partition(b"\r\n\r\n")
-    if (
-        request.method == b"POST"
-        and _is_chunked(response)
-        # What was read is this head from its start. It is not if an interim response came before,
-        # or if a server had begun to answer before it was asked.
-        and head.startswith(b"HTTP/1.1 200 ")
-        and head.count(b"\n") == head.count(b"\r\n")  # h11 lets a head end in other ways, too
-    ):
-        chunks = PlainChunks()
-        data = chunks.feed(begun)
-        if chunks.tail in _TO_A_CHUNK and chunks.left <= _MOST_MADE_UP:
-            timeouts: dict[str, Any] = _extension(request, "timeout") or {}
-            return _by_the_read(chunks, data, network, body, timeouts.get("read"))
-    return aiter(body)
+        None if nothing can.
+        """
+        if not self.tail:
+            return (b"", self.left) if self.left <= _LONGEST_FILLER else None
+        if self.tail == b"\r":
+            return b"\n1\r\n", 1
+        found = _SIZE_BEGUN.fullmatch(self.tail)
+        if found is None:
+            return None
+        digits, is_whole = found.groups()
+        # What h11 takes for the size of this chunk need not be what the server goes on with.
+        framing, size = (b"\n", digits) if is_whole else (b"1\r\n", digits + b"1")
+        return (framing, int(size, 16)) if 0 < int(size, 16) <= _LONGEST_FILLER else None
 
 
-def _is_chunked(response: httpcore.Response) -> bool:
-    encodings = [value for name, value in response.headers if name.lower() == b"transfer-encoding"]
-    return encodings == [b"chunked"]  # h11 has made it lower case
+def read_chunked(network: RewindableStream, by_h11: Reader) -> Reader:
+    """The body of a response that has just begun: past h11 if that can be, else by h11 alone."""
+    begun = network.begin_body(None)
+    if begun is None:
+        return by_h11
+    chunks = PlainChunks()
+    data = chunks.feed(begun)
+    if (filler := chunks.filler()) is not None:
+        return ChunkedBody(network, by_h11, chunks=chunks, begun=data, filler=filler)
+    if not chunks.is_end:
+        network.retire()
+    return by_h11
 
 
-def _extension(message: Any, name: str) -> Any:
-    return message.extensions.get(name)
-
-
-async def _by_the_read(
-    chunks: PlainChunks,
-    data: bytes,
-    network: NetworkStream,
-    body: AsyncIterable[bytes],
-    read_timeout: float | None,
-) -> AsyncGenerator[bytes]:
+class ChunkedBody:
     """What comes from the network as long as it is plain, then what h11 makes of the rest.
 
-    When h11 takes over, it is where the body began, with what came along with the head (``data``).
+    When h11 takes over, it is where the body began, with what came along with the head (``begun``).
     What comes next is to follow a chunk. So the chunk that h11 is in gets its missing bytes;
-    between two chunks it gets one of its own. Both are made up, and what h11 gives for them is left
-    out, as is what was given out before.
+    between two chunks it gets one of its own. Both are filler, and what h11 returns for them is
+    left out, as is what was returned before. That it is exactly this is checked.
 
-    No plain piece is kept while the next one is awaited: many streams may wait long.
+    No piece is kept while the next one is awaited: many streams may wait for long.
     """
-    missing, chunk = chunks.left, _TO_A_CHUNK[chunks.tail]
-    left_out = len(data) + missing + bool(chunks.tail)
-    if data:
-        yield data
-    del data
-    # Nothing more is the connection's end, not the body's; h11 will see it, too.
-    while chunks.is_plain and (received := await network.read(_READ_SIZE, read_timeout)):
-        if data := chunks.feed(received):
-            yield data
-        del data, received
-    network.push_back(bytes(missing) + chunk + chunks.tail)
-    del chunks
-    async for data in body:
-        skipped = min(left_out, len(data))
-        left_out -= skipped
-        if data := data[skipped:]:
-            yield data
+
+    __slots__ = (
+        "_begun",
+        "_by_h11",
+        "_checksum",
+        "_chunks",
+        "_filler_size",
+        "_framing",
+        "_known_size",
+        "_network",
+    )
+
+    def __init__(
+        self,
+        network: RewindableStream,
+        by_h11: Reader,
+        *,
+        chunks: PlainChunks,
+        begun: bytes,
+        filler: tuple[bytes, int],
+    ) -> None:
+        self._network = network
+        self._by_h11 = by_h11
+        self._chunks: PlainChunks | None = chunks
+        self._begun = begun  # until it is read
+        self._known_size = len(begun)
+        self._checksum = crc32(begun)
+        self._framing, self._filler_size = filler
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end."""
+        chunks = self._chunks
+        if chunks is None:
+            return await self._by_h11.read()
+        if data := self._begun:
+            self._begun = b""
+            return data
+        # Nothing more is the connection's end, not the body's; h11 will see it, too.
+        while chunks.is_plain and (received := await self._network.read(_READ_SIZE)):
+            if data := chunks.feed(received):
+                return data
+            del received
+        return await self._hand_over(chunks)
+
+    async def aclose(self) -> None:
+        """Leave the body."""
+        await self._by_h11.aclose()
+
+    async def _hand_over(self, chunks: PlainChunks) -> bytes:
+        """Let h11 read the rest of the body; returns what is first in it."""
+        self._chunks = None
+        if not chunks.is_end:  # h11 would take what follows for the answer to the next request
+            self._network.retire()
+        filler = bytes(self._filler_size)
+        self._network.push_back(self._framing + filler + chunks.tail)
+        known = self._known_size
+        start = known + len(filler)
+        data = b""
+        while len(data) < start and (piece := await self._by_h11.read()):
+            data += piece
+        if crc32(data[:known]) != self._checksum or data[known:start] != filler:
+            self._network.retire()
+            raise APIConnectionError("The response's HTTP chunks can be read in two ways.")
+        return data[start:] or await self._by_h11.read()

@@ -5,26 +5,29 @@ httpx2 is never imported here; a client that was passed in brings its own module
 
 from __future__ import annotations
 
+import codecs
+import os
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import cache, lru_cache, partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Protocol
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from ..errors import (
     APIConnectionError,
-    APIError,
     APITimeoutError,
     ConfigurationError,
     ConnectTimeoutError,
     StreamTruncatedError,
 )
+from .http import StreamingTransport
 from .sharding import POOL_SIZE, ShardedTransport
 
 
@@ -54,6 +57,7 @@ class Client(Protocol):
 
 
 _KEEPALIVE_IDLE_SECONDS: Final = 60
+_CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def http_module(client: object) -> ModuleType:
@@ -76,36 +80,36 @@ def http_module(client: object) -> ModuleType:
 def make_client(*, max_connections: int) -> httpx.AsyncClient:
     """A client for long, quiet streams: as many kept-alive connections as there may be.
 
+    All that takes long (imports, certificates) is done here and not with the first request.
+
     Raises:
         ConfigurationError: The environment names a proxy or certificates that cannot be used.
     """
+    context = _ssl_context()
+    # Cookies are neither kept nor sent: one user's would go out with the next one's request.
+    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    codecs.lookup("idna")  # which ``socket.getaddrinfo`` would import
     try:
-        if getproxies().keys() - {"no"}:  # which names hosts that need none
+        if proxies := _proxy_settings():
             # httpx reads the proxies of the environment only for a transport of its own making.
-            return httpx.AsyncClient(verify=_ssl_context(), limits=_limits(max_connections))
+            return httpx.AsyncClient(
+                verify=context, limits=_limits(max_connections), cookies=cookies
+            )
         transport: httpx.AsyncBaseTransport
+        make_pool = partial(_make_pool, context)
         if max_connections > POOL_SIZE:
-            transport = ShardedTransport(_make_pool, max_connections=max_connections)
+            transport = ShardedTransport(make_pool, max_connections=max_connections)
         else:
-            transport = _make_pool(max_connections)
+            transport = make_pool(max_connections)
     except Exception as exc:  # half a dozen types, ImportError for SOCKS among them
-        raise ConfigurationError(f"No HTTP client can be made: {exc}") from exc
-    return httpx.AsyncClient(transport=transport)
+        where = f" The environment says {proxies}." if proxies else ""
+        raise ConfigurationError(f"No HTTP client can be made: {exc}.{where}") from exc
+    return httpx.AsyncClient(transport=transport, cookies=cookies)
 
 
-def _make_pool(max_connections: int) -> httpx.AsyncBaseTransport:
-    if sys.platform == "win32":  # where an event loop may need a thread to wait for a socket
-        return httpx.AsyncHTTPTransport(
-            verify=_ssl_context(),
-            limits=_limits(max_connections),
-            socket_options=_socket_options(),
-        )
-    from .pool import PoolTransport  # noqa: PLC0415 - httpx, too, loads httpcore only now
-
-    return PoolTransport(
-        max_connections=max_connections,
-        ssl_context=_ssl_context(),
-        socket_options=_socket_options(),
+def _make_pool(context: ssl.SSLContext, max_connections: int) -> httpx.AsyncBaseTransport:
+    return StreamingTransport(
+        verify=context, limits=_limits(max_connections), socket_options=_socket_options()
     )
 
 
@@ -113,9 +117,59 @@ def _limits(max_connections: int) -> httpx.Limits:
     return httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
 
 
-@cache
 def _ssl_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context()  # 10 to 30 ms, so once
+    """The context of a client, by what the environment says now."""
+    source: list[Any] = []
+    for name in _CERTIFICATES:
+        if path := os.environ.get(name):
+            try:
+                status = Path(path).stat()
+            except OSError as exc:
+                raise _unusable(name, path, exc) from exc
+            source += [name, path, status.st_mtime_ns, status.st_size, status.st_ino]
+    return _make_ssl_context(*source)
+
+
+@lru_cache(maxsize=8)
+def _make_ssl_context(name: str = "", path: str = "", *_version: object) -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()  # 10 to 30 ms, so once for the same certificates
+    except (OSError, ValueError) as exc:
+        raise _unusable(name, path, exc) from exc
+
+
+def _unusable(name: str, path: str, exc: Exception) -> ConfigurationError:
+    where = f" The environment says {name}={path!r}." if name else ""
+    return ConfigurationError(f"No HTTP client can be made: the certificates: {exc}.{where}")
+
+
+def _proxy_settings() -> str:
+    """The environment's proxies as they are written there; "" without any."""
+    proxies = getproxies()
+    if not proxies.keys() - {"no"}:  # which names hosts that need none
+        return ""
+    said = {
+        f"{scheme}_proxy": "…@" + value.rpartition("@")[2] if "@" in value else value
+        for scheme, value in proxies.items()
+    }
+    return ", ".join(
+        f"{name if name in os.environ else name.upper()}={value!r}" for name, value in said.items()
+    )
+
+
+def _text_of(exc: BaseException | None) -> str:
+    """What an exception says, or else what caused it: httpcore's on trio are often empty."""
+    while exc is not None and not str(exc):
+        exc = exc.__cause__ or exc.__context__  # httpcore suppresses the cause
+    return "" if exc is None else str(exc)
+
+
+def proxy_note(host: str) -> str:
+    """What to add to a failure to connect: the proxies that the environment says to use, if any."""
+    proxies = _proxy_settings()
+    if not proxies or proxy_bypass(host):
+        return ""
+    return f" The environment sends requests through a proxy: {proxies}."
 
 
 def _socket_options() -> list[tuple[int, int, int]]:
@@ -191,7 +245,9 @@ def build_request(
     return request  # type: ignore[no-any-return]
 
 
-_LIBRARIES: Final = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio", "ssl"})
+_LIBRARIES: Final = frozenset(
+    {"httpx", "httpx2", "httpcore", "httpcore2", "h11", "anyio", "socksio", "ssl"}
+)
 
 _BY_NAME: Final[dict[str, type[APIConnectionError]]] = {
     "ConnectTimeout": ConnectTimeoutError,
@@ -203,23 +259,6 @@ _BY_NAME: Final[dict[str, type[APIConnectionError]]] = {
 # The connection was closed in the middle of the body: h11's words, in both libraries. The second
 # are those for an end within the line before an HTTP chunk.
 _CUT: Final = ("without sending complete message body", "peer unexpectedly closed connection")
-
-
-@contextmanager
-def translated_errors(place: str = "") -> Generator[None]:
-    """Turn what the HTTP library and the layers below it raise into our exceptions.
-
-    Args:
-        place: Where the connection goes, for their messages.
-    """
-    try:
-        yield
-    except APIError:
-        raise
-    except Exception as exc:
-        if not is_transport_error(exc):
-            raise
-        raise translate(exc, place) from exc
 
 
 def is_transport_error(exc: Exception) -> bool:
@@ -234,10 +273,25 @@ def is_of_a_library(module: str) -> bool:
     return module.partition(".")[0] in _LIBRARIES
 
 
+def rejected_response(exc: Exception, request: Any) -> Any:
+    """The response that an event hook of the client refused with ``raise_for_status``, or None."""
+    if type(exc).__name__ != "HTTPStatusError" or not is_transport_error(exc):
+        return None
+    response: Any = getattr(exc, "response", None)
+    is_ours = response is not None and response.request is request
+    return response if is_ours and not response.is_success else None
+
+
 def translate(exc: Exception, place: str = "") -> APIConnectionError:
-    """The exception of ours that stands for one of the transport's."""
+    """The exception of ours that stands for one of the transport's.
+
+    Args:
+        exc: That one.
+        place: Where the connection goes, for the message.
+    """
     name = type(exc).__name__
-    said = f"{name}: {exc}" if str(exc) else name
+    text = _text_of(exc)
+    said = f"{name}: {text}" if text else name
     if any(words in str(exc) for words in _CUT):
         return StreamTruncatedError(f"The connection was closed in mid-answer ({said}).")
     cls = _BY_NAME.get(name, APIConnectionError)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
@@ -18,9 +18,6 @@ from ..errors import (
     ConnectTimeoutError,
 )
 from ..protocol.json import is_object
-
-if TYPE_CHECKING:
-    from tenacity import RetryCallState
 
 R = TypeVar("R")
 
@@ -34,6 +31,10 @@ _RETRYABLE: Final = frozenset({408, 409, 429})
 _USED_UP: Final = frozenset({"CompletionModelQuotaError", "insufficient_quota"})
 
 
+class StaleConnection(Exception):  # noqa: N818 - a mark, carried by an error of the HTTP library
+    """Marks the failure of a kept-alive connection that ended before a response had begun."""
+
+
 async def with_retries(
     send: Callable[[], Awaitable[R]],
     *,
@@ -41,31 +42,27 @@ async def with_retries(
     before_wait: Callable[[], None],
 ) -> R:
     """Call ``send`` until it works, fails for good, or has failed ``max_retries`` + 1 times."""
-    failed: list[Exception] = []
-    try:
-        return await send()
-    except Exception as exc:
-        if not max_retries or not is_retryable(exc):
-            raise
-        failed.append(exc)
+    retries = 0
+    while True:
+        try:
+            return await send()
+        except Exception as exc:
+            if not _is_stale(exc):
+                if retries == max_retries or not is_retryable(exc):
+                    raise
+                pause = _pause_after(exc, retries)
+                retries += 1
+            else:
+                pause = 0.0  # the server ended it while it was idle: no failure of this request
+        if pause:
+            before_wait()
+            await anyio.sleep(pause)
 
-    # Only now: most requests work the first time, and most programs never need it.
-    from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt  # noqa: PLC0415
 
-    async def attempt() -> R:
-        if failed:  # the attempt above, which counts
-            raise failed.pop()
-        return await send()
-
-    retrying = AsyncRetrying(
-        stop=stop_after_attempt(max_retries + 1),
-        retry=retry_if_exception(is_retryable),
-        wait=_wait,
-        before_sleep=lambda _: before_wait(),
-        sleep=anyio.sleep,
-        reraise=True,
-    )
-    return await retrying(attempt)
+def _is_stale(exc: BaseException | None) -> bool:
+    while exc is not None and not isinstance(exc, StaleConnection):
+        exc = exc.__cause__
+    return exc is not None
 
 
 def is_retryable(exc: BaseException) -> bool:
@@ -98,22 +95,17 @@ def server_wait(exc: APIStatusError) -> float | None:
     if seconds is None:
         try:
             seconds = parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # a date of any digits
             return None
     return seconds if seconds > 0 else None
 
 
-def _wait(state: RetryCallState) -> float:
-    from tenacity.wait import wait_exponential  # noqa: PLC0415 - as above
-
-    exc = state.outcome.exception() if state.outcome is not None else None
+def _pause_after(exc: Exception, retries: int) -> float:
     wish = server_wait(exc) if isinstance(exc, APIStatusError) else None
-    # Upwards only where the server named a time: never sooner than it asked.
     spread = random.uniform(0, _JITTER)  # noqa: S311 - no secret
     if wish is not None:
-        return wish * (1 + spread * 0.2)
-    exponential = wait_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT)
-    return exponential(state) * (1 - spread)
+        return wish * (1 + spread * 0.2)  # upwards only: never sooner than the server asked
+    return min(_FIRST_WAIT * 2 ** min(retries, 10), _LONGEST_WAIT) * (1 - spread)
 
 
 def _number(text: str | None) -> float | None:

@@ -25,7 +25,8 @@ class ShardedTransport(httpx.AsyncBaseTransport):
     idle in the first ones is used before a new connection is made in a later one.
 
     Args:
-        make_pool: Makes the transport for so many connections; called when one is first needed.
+        make_pool: Makes the transport for so many connections; called at once for the first one,
+            and for each of the others when it is needed.
         max_connections: The limit for all pools together. A request beyond it waits inside the
             first pool; an ``AsyncWriter`` lets none get that far.
     """
@@ -38,7 +39,7 @@ class ShardedTransport(httpx.AsyncBaseTransport):
             min(POOL_SIZE, max_connections - start)
             for start in range(0, max_connections, POOL_SIZE)
         ]
-        self._pools: list[httpx.AsyncBaseTransport] = []
+        self._pools = [make_pool(self._sizes[0])]
         self._free = list(self._sizes)  # slots of each pool
         self._open = list(range(len(self._sizes)))  # a heap of the pools with free slots
 

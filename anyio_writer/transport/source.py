@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
@@ -13,21 +14,27 @@ from ..errors import (
     APIConnectionError,
     APIError,
     APIStatusError,
+    StreamClosedError,
     WriterError,
+    printable,
     status_error_class,
 )
-from ..protocol.json import is_array, is_object, parse_json, shorten
+from ..protocol.json import parse_json, shorten
 from ..request.encoding import encode_body
-from .body import Body, closing
+from .body import Body, body_of, closing
+from .chunked import Reader
 from .client import (
     Client,
     build_request,
     is_transport_error,
     make_client,
+    proxy_note,
+    rejected_response,
     translate,
-    translated_errors,
 )
+from .redaction import Redaction
 from .retries import with_retries
+from .slots import Slot, Slots
 
 if TYPE_CHECKING:
     import httpx
@@ -44,7 +51,6 @@ _MISDIRECTED: Final = (404, 405)
 """Of these, the URL may well be the reason."""
 _SAME_METHOD_REDIRECTS: Final = (307, 308)
 _MAX_REDIRECTS: Final = 5
-_SHORTEST_SECRET: Final = 8  # "test" is no secret, and stands in many a sentence
 
 
 class Clock(Protocol):
@@ -80,36 +86,17 @@ class ByteSource(Protocol):
         """The next bytes; empty at the end. Raises whatever the transport raises."""
         ...
 
-    def __aiter__(self) -> AsyncIterator[Any]:
-        """The same without a layer in between: the pieces as they come, perhaps empty."""
-        ...
-
-    def as_bytes(self, piece: Any) -> bytes:
-        """A piece that is not of type ``bytes`` as bytes; raises if it has none."""
-        ...
-
     def translate(self, exc: Exception) -> Exception:
         """The exception of ours that stands for one that came out of ``read``."""
         ...
 
-    def redact(self, said: Any) -> Any:
-        """What a server said, without what must not be repeated."""
+    @property
+    def redact(self) -> Callable[[Any], Any]:
+        """Takes out of what a server said what must not be repeated."""
         ...
 
     async def aclose(self) -> None:
         """Let go of everything. The caller shields and bounds this."""
-        ...
-
-
-class Gate(Protocol):
-    """What limits how many streams may be open."""
-
-    async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Wait for a slot."""
-        ...
-
-    def release_on_behalf_of(self, borrower: object) -> None:
-        """Give it back."""
         ...
 
 
@@ -128,19 +115,14 @@ class IterableSource:
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end."""
-        return self.as_bytes(await self._body.read())
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        """The pieces as they come."""
-        return self._body.pieces()
-
-    def as_bytes(self, piece: Any) -> bytes:
-        """Views of bytes are bytes, too."""
+        piece: object = await self._body.read()
+        if type(piece) is bytes:
+            return piece
         if not isinstance(piece, bytes | bytearray | memoryview):
             raise APIConnectionError(
                 f"The source of the stream gave {type(piece).__name__}, not bytes."
             )
-        return bytes(piece)  # pyright: ignore[reportUnknownArgumentType]
+        return bytes(piece)
 
     def translate(self, exc: Exception) -> Exception:
         """Whatever the source raises is a connection that broke."""
@@ -160,7 +142,11 @@ class IterableSource:
 
 
 class HTTPSource:
-    """One streaming request."""
+    """One streaming request.
+
+    It goes out with the client that is given, with one of an ``AsyncWriter``'s, or with a client of
+    its own.
+    """
 
     def __init__(
         self,
@@ -168,7 +154,7 @@ class HTTPSource:
         body: dict[str, Any],
         *,
         client: Client | None,
-        gate: Gate | None,
+        slots: Slots | None,
         limits: Limits,
         connect_timeout: float | None,
         extra_headers: Mapping[str, str | None],
@@ -176,12 +162,13 @@ class HTTPSource:
     ) -> None:
         self.response: httpx.Response | None = None
         self.request: httpx.Request | None = None
+        self.redact: Final = Redaction(endpoint.api_key)
         self._endpoint = endpoint
         self._content = encode_body(body)
         self._client = client
         self._own_client: httpx.AsyncClient | None = None
-        self._gate = gate
-        self._holds_slot = False
+        self._slots = slots
+        self._slot: Slot | None = None
         self._limits = limits
         self._connect_timeout = connect_timeout
         self._headers = _merge_headers(
@@ -197,7 +184,7 @@ class HTTPSource:
             extra_headers,
         )
         self._query = extra_query
-        self._body = Body()
+        self._body: Reader | None = None
 
     async def open(self, clock: Clock) -> None:
         """Send the request, again if need be, until a response with status 2xx is there.
@@ -206,14 +193,13 @@ class HTTPSource:
             APIStatusError: Another status, with the error's body.
             APIConnectionError: No response.
         """
-        client = self._client
-        if client is None:
+        if self._slots is not None:
+            self._slot = await self._slots.acquire(self)
+            client = self._slot.client
+        elif self._client is not None:
+            client = self._client
+        else:
             client = self._own_client = make_client(max_connections=1)
-        if self._gate is not None:
-            # A request that is cancelled while it queues inside httpx's pool keeps its slot for
-            # ever, so nobody queues there.
-            await self._gate.acquire_on_behalf_of(self)
-            self._holds_slot = True
 
         async def attempt() -> None:
             clock.request_sent()
@@ -229,18 +215,13 @@ class HTTPSource:
 
     def read(self) -> Awaitable[bytes]:
         """The next bytes of the body; empty at the end."""
+        if self._body is None:
+            raise StreamClosedError("The response is closed.")
         return self._body.read()
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        """The pieces of the body as they come."""
-        return self._body.pieces()
-
-    def as_bytes(self, piece: Any) -> bytes:
-        """An HTTP library gives bytes, or a kind of them."""
-        return bytes(memoryview(piece))
 
     def translate(self, exc: Exception) -> Exception:
         """What the HTTP library raises is mapped; bugs in a client's own transport are not."""
+        self.redact.clean_exception(exc)
         return translate(exc) if is_transport_error(exc) else exc
 
     async def aclose(self) -> None:
@@ -251,9 +232,9 @@ class HTTPSource:
                 with closing("The HTTP client of a stream"):
                     await self._own_client.aclose()
         finally:
-            if self._holds_slot and self._gate is not None:
-                self._holds_slot = False
-                self._gate.release_on_behalf_of(self)
+            slot, self._slot = self._slot, None
+            if slot is not None:
+                slot.release(self)
 
     async def _send(self, client: Client) -> None:
         if client.is_closed:
@@ -270,15 +251,14 @@ class HTTPSource:
         redirects = 0
         while True:
             self.request = request
-            with translated_errors(self.redact(_shown_url(request))):
-                response: Any = await client.send(
-                    request,
-                    stream=True,
-                    follow_redirects=False,
-                )
+            try:
+                response = await self._exchange(client, request)
+            finally:
+                self.redact.clean_request(request)
+            self.redact.clean_headers(response)
             self.response = response
             if response.status_code in _SUCCESS:
-                self._body = Body.of(response)
+                self._body = body_of(response)
                 return
             target = response.next_request
             redirects += 1
@@ -296,16 +276,35 @@ class HTTPSource:
         await self._close_response()
         raise error
 
-    async def _status_error(self, response: httpx.Response) -> APIStatusError:
+    async def _exchange(self, client: Any, request: httpx.Request) -> Any:
+        """Send a request; returns the response, of which the body is still to be read."""
+        try:
+            return await client.send(request, stream=True, follow_redirects=False)
+        except Exception as exc:
+            if (response := rejected_response(exc, request)) is not None:
+                return response
+            self.redact.clean_exception(exc)
+            if is_transport_error(exc):
+                error = translate(exc, self.redact(_shown_url(request)))
+                if self._own_client is not None or (self._slot is not None and self._slot.is_ours):
+                    error.message += proxy_note(request.url.host)
+                    error.args = (error.message,)
+                raise error from exc
+            if self._slot is not None and self._slot.was_elsewhere and type(exc) is RuntimeError:
+                raise WriterError(
+                    "The client that was given to this AsyncWriter was used in another event loop "
+                    "before, and has connections of it. Make a client for each event loop."
+                ) from exc
+            raise
+
+    async def _status_error(self, response: Any) -> APIStatusError:
         data = b""
-        body = self._body = Body.of(response)
-        with anyio.move_on_after(self._limits.error_body_time):
-            try:
-                with translated_errors():
-                    while len(data) < self._limits.max_error_bytes and (piece := await body.read()):
-                        data += piece
-            except APIConnectionError:
-                pass  # the status says enough
+        if not response.is_closed or response.is_stream_consumed:
+            with anyio.move_on_after(self._limits.error_body_time), suppress(Exception):
+                # However it ends, the status says enough.
+                body = self._body = body_of(response)
+                while len(data) < self._limits.max_error_bytes and (piece := await body.read()):
+                    data += piece
         said = self.redact(parse_json(data[: self._limits.max_error_bytes])) or None
         status = response.status_code
         # The whole of it is in ``body``.
@@ -317,6 +316,7 @@ class HTTPSource:
             message += f" (a redirect to {target}, which is not followed)"
         elif status in _MISDIRECTED:
             message += f" (from {self.redact(_shown_url(self.request))})"
+        response.next_request = None  # it has the key
         return status_error_class(status)(
             message,
             request=self.request,
@@ -325,30 +325,16 @@ class HTTPSource:
             request_id=request_id_of(response),
         )
 
-    def redact(self, said: Any) -> Any:
-        """Take the key out: some servers repeat it in their refusal of it."""
-        key = self._endpoint.api_key
-        return _without(key, said) if len(key) >= _SHORTEST_SECRET else said
-
     async def _close_response(self) -> None:
         with anyio.move_on_after(self._limits.cleanup_time, shield=True):
+            body, self._body = self._body, None
             try:
-                await self._body.aclose()
+                if body is not None:
+                    await body.aclose()
             finally:
                 if self.response is not None:
                     with closing("A response"):
                         await self.response.aclose()
-
-
-def _without(secret: str, value: Any) -> Any:
-    """A decoded JSON value with the secret taken out of its texts, however they were escaped."""
-    if isinstance(value, str):
-        return value.replace(secret, "[the API key]")
-    if is_array(value):
-        return [_without(secret, item) for item in value]
-    if is_object(value):
-        return {_without(secret, name): _without(secret, item) for name, item in value.items()}
-    return value
 
 
 def _merge_headers(*parts: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -357,11 +343,11 @@ def _merge_headers(*parts: Mapping[str, str | None]) -> dict[str, str | None]:
 
 
 def request_id_of(response: httpx.Response | None) -> str | None:
-    """The server's name for a request, under the spelling it uses."""
+    """The server's request ID, under the spelling that it uses."""
     if response is not None:
         for name in _REQUEST_ID_HEADERS:
             if value := response.headers.get(name):
-                return str(value)
+                return printable(str(value))
     return None
 
 

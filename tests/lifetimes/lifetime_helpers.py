@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import sniffio
 import trio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, current_token
 
 from anyio_writer import AsyncWriter
 from anyio_writer.testing import ChatServer
@@ -28,6 +28,11 @@ def new_seed() -> int:
 
 def seeded(seed: int | None) -> random.Random:
     return random.Random(seed)  # noqa: S311 - no secret
+
+
+def slot_of(writer: AsyncWriter) -> Any:
+    """The writer's client in this event loop and the limit on its streams; None before its use."""
+    return writer._slots._slots.get(current_token())
 
 
 def pools_of(client: Any) -> list[Any]:
@@ -71,12 +76,11 @@ async def until(true: Callable[[], bool]) -> None:
 async def nothing_is_left(writer: AsyncWriter, server: ChatServer, tasks: set[str]) -> None:
     """No task, no busy slot, no token of the gate, no socket but the idle ones."""
     assert tasks_of_clients() <= tasks
-    if writer._pool._client is None:
+    if (slot := slot_of(writer)) is None:
         return
-    assert not busy_slots(writer._pool._client)
-    assert writer._pool._gate is not None
-    assert writer._pool._gate.borrowed_tokens == 0
-    idle = sum(len(pool.connections) for pool in pools_of(writer._pool._client))
+    assert not busy_slots(slot.client)
+    assert not slot.is_used
+    idle = sum(len(pool.connections) for pool in pools_of(slot.client))
     await until(lambda: open_connections(server) <= idle)
 
 

@@ -15,7 +15,14 @@ import anyio
 import pytest
 
 from anyio_writer import APIConnectionError, APIStatusError, AsyncWriter, ContentDeltaEvent
-from tests.lifetimes.lifetime_helpers import HANGS, busy_slots, new_seed, seeded, tasks_of_clients
+from tests.lifetimes.lifetime_helpers import (
+    HANGS,
+    busy_slots,
+    new_seed,
+    seeded,
+    slot_of,
+    tasks_of_clients,
+)
 from tests.plugins.thoroughness import examples
 
 STREAMS = min(2000, examples(2000))
@@ -82,10 +89,8 @@ async def many(writer: AsyncWriter, rng: random.Random, count: int) -> None:
 
 def look(writer: AsyncWriter) -> dict[str, int]:
     """What there is, when no stream is open."""
-    assert writer._pool._client is not None
-    assert writer._pool._gate is not None
-    assert writer._pool._gate.borrowed_tokens == 0
-    assert busy_slots(writer._pool._client) == []
+    assert not slot_of(writer).is_used
+    assert busy_slots(slot_of(writer).client) == []
     for _ in range(3):  # what one collection frees may hold more
         gc.collect()
     return {

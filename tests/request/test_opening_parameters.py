@@ -331,8 +331,6 @@ WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
             *((each, each) for each in ("http://[::1", "http://x:port", "http://x:99999")),
             *((each, each) for each in ("http://x?a=1", "http://x/#a", "http://x y", "http://x:0")),
             ("http://a\nb", "http://a\nb"),
-            ("ftp://user:secret@x", "ftp://…@x"),
-            ("user:p@ss@x", "…@x"),
         ]
     ),
     ({"client": object()}, "client must be an httpx.AsyncClient or an httpx2.AsyncClient, not bu"),
@@ -399,6 +397,9 @@ def test_a_time_limit_is_a_number_above_zero_or_none(name: str, value: Any) -> N
 @pytest.mark.parametrize("name", Limits.__struct_fields__)
 @pytest.mark.parametrize("value", [0, -1, math.nan, True, "5", None])
 def test_a_limit_is_a_number_above_zero(name: str, value: Any) -> None:
+    if (name, value) == ("max_answer_bytes", None):
+        assert Limits(max_answer_bytes=None).max_answer_bytes is None
+        return
     with pytest.raises(ConfigurationError, match=rf"^Limits\.{name} must be a "):
         Limits(**{name: value})
 

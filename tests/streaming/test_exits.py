@@ -42,6 +42,7 @@ from anyio_writer.testing import (
     text_reply,
     writer_chunks,
 )
+from tests.lifetimes.lifetime_helpers import busy_slots, slot_of
 from tests.streaming.helpers import QUESTION, REQUEST, STALL, Body, chunk, client_for
 
 FIRST = sse_event(writer_chunks("Hello there")[1])
@@ -145,17 +146,12 @@ async def test_nothing_is_left(reply: Any, body: Any, error: Any, module: Any) -
                 assert type(exc) is error
             else:
                 assert error is None
-            assert pool_is_idle(client)
+            assert not busy_slots(client)
             gc.collect()
             # The next request on the same client works, and the pool still has all its slots.
             async with open_chat_stream(**REQUEST, base_url=server.url, client=client) as stream:
                 assert await stream.get_final_text() == "Hello there"
-        assert pool_is_idle(client)
-
-
-def pool_is_idle(client: Any) -> bool:
-    pool = client._transport._pool
-    return not pool._requests and all(connection.is_idle() for connection in pool.connections)
+        assert not busy_slots(client)
 
 
 async def test_what_the_body_raises_comes_out_as_the_same_object() -> None:
@@ -241,10 +237,8 @@ async def test_cancelling_anywhere(where: str) -> None:
                     await stream.until_done()
                 except StreamTruncatedError:
                     assert where == "connecting"
-            assert writer._pool._gate is not None
-            assert writer._pool._gate.borrowed_tokens == 0
-            assert writer._pool._client is not None
-            assert pool_is_idle(writer._pool._client)
+            assert not slot_of(writer).is_used
+            assert not busy_slots(slot_of(writer).client)
 
 
 async def test_a_hanging_close_does_not_hold_the_exit_up() -> None:
@@ -480,8 +474,7 @@ async def test_native_cancellation(where: str, times: int, anyio_backend_name: s
                 await task
             async with writer.chat.stream(model="m", messages=REQUEST["messages"]) as stream:
                 assert await stream.get_final_text() == "Hello there"
-            assert writer._pool._client is not None
-            assert pool_is_idle(writer._pool._client)
+            assert not busy_slots(slot_of(writer).client)
 
 
 async def slow_to_close(closing: anyio.Event) -> AsyncGenerator[bytes]:
@@ -555,8 +548,7 @@ async def test_a_retried_failure_leaves_nothing(monkeypatch: pytest.MonkeyPatch)
             assert await stream.get_final_text() == "Hello there"
         assert len(server.requests) == 3
         assert len(server.connections) == 1
-        assert writer._pool._client is not None
-        assert pool_is_idle(writer._pool._client)
+        assert not busy_slots(slot_of(writer).client)
 
 
 async def test_the_server_sees_an_early_exit_at_once() -> None:
@@ -605,7 +597,7 @@ async def test_a_time_limit_leaves_nothing() -> None:
                 **REQUEST, base_url=server.url, client=client, timeouts=Timeouts(first_content=0.05)
             ) as stream:
                 await stream.until_done()
-        assert pool_is_idle(client)
+        assert not busy_slots(client)
         with anyio.fail_after(1):
             await server.wait_disconnect()
 

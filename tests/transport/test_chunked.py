@@ -3,58 +3,58 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import anyio
 import h11
 import httpcore
+import httpx
 import pytest
 from anyio import wait_all_tasks_blocked
-from anyio.abc import ByteStream
 from hypothesis import assume, event, example, given, settings
 from hypothesis import strategies as st
 
-from anyio_writer import AsyncWriter, StreamTruncatedError
+from anyio_writer import APIConnectionError, AsyncWriter, StreamingTransport, StreamTruncatedError
 from anyio_writer.testing import ChatServer, Hold, Reply
-from anyio_writer.transport import pool
-from anyio_writer.transport.chunked import PlainChunks, body_of
-from anyio_writer.transport.network import NetworkStream
+from anyio_writer.transport import body as bodies
+from anyio_writer.transport.body import Body, body_of
+from anyio_writer.transport.chunked import ChunkedBody, PlainChunks, Reader
+from anyio_writer.transport.retries import StaleConnection
+from anyio_writer.transport.wire import Network, Wire
 from tests.streaming.helpers import DONE, REQUEST
 
 HANGS = 10
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\n"
 BODY = b"5\r\nhello\r\n00A\r\n, 3\r\n\r\nabc\r\n1\r\n\r\r\n" + END
 DATA = b"hello, 3\r\n\r\nabc\r"  # what stands in a chunk may look like chunks
+CONTEXT = httpx.create_ssl_context()  # one for all, as it takes long to make
 NEXT = [HEAD + b"4\r\n", b"next\r\n" + END]  # the answer to another request
-IDLE = "'http://server:80', HTTP/1.1, IDLE, Request Count: %d"
 
 Script: TypeAlias = list[Any]
 """What comes from a server: pieces, one a read; events to wait for; exceptions to raise."""
 
 
-class Wire(ByteStream):
+class Peer(httpcore.AsyncNetworkStream):
     """One connection of a server, which answers every request with the next script."""
 
     def __init__(self, answers: list[Script]) -> None:
         self._answers = answers
         self._coming: Script = []
         self.asked: list[int] = []
+        self.is_closed = False
 
-    @property
-    def is_readable(self) -> bool:
-        return bool(self._coming)
-
-    async def receive(self, max_bytes: int = 65536) -> bytes:
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         self.asked.append(max_bytes)
         while self._coming and isinstance(self._coming[0], anyio.Event):
             await self._coming[0].wait()
             del self._coming[0]
         if not self._coming:
-            raise anyio.EndOfStream
+            return b""
         came = self._coming.pop(0)
         if isinstance(came, Exception):
             raise came
@@ -62,75 +62,73 @@ class Wire(ByteStream):
             self._coming.insert(0, rest)
         return bytes(came[:max_bytes])
 
-    async def send(self, item: bytes) -> None:
-        if b" HTTP/1.1\r\n" in item:
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        if b" HTTP/1.1\r\n" in buffer:
             self._coming += [piece for piece in self._answers.pop(0) if piece != b""]
 
-    async def send_eof(self) -> None:
-        raise NotImplementedError
-
     async def aclose(self) -> None:
-        pass
+        self.is_closed = True
 
-    def stream(self) -> NetworkStream:
-        return NetworkStream(cast("Any", self), self)
+    def get_extra_info(self, info: str) -> Any:
+        return bool(self._coming) if info == "is_readable" else None
 
 
-class Server(httpcore.AsyncNetworkBackend):
-    """A network with one server, and a pool of connections to it."""
+class Server(Network):
+    """A network with one server, and a client that has a pool of connections to it."""
 
     def __init__(self, *answers: Script) -> None:
+        super().__init__()
         self._answers = list(answers)
-        self.wires: list[Wire] = []
-        self.pool = httpcore.AsyncConnectionPool(network_backend=self)
+        self.peers: list[Peer] = []
+        transport = StreamingTransport(verify=CONTEXT)
+        self.pool: Any = transport._pool
+        self.pool._network_backend = self
+        self.client = httpx.AsyncClient(transport=transport)
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        self.wires.append(Wire(self._answers))
-        return self.wires[-1].stream()
+    async def connect_tcp(self, *arguments: Any, **keywords: Any) -> httpcore.AsyncNetworkStream:
+        self.peers.append(Peer(self._answers))
+        return await self.opened(self.peers[-1])
 
     @property
     def connections(self) -> list[str]:
         return [connection.info() for connection in self.pool.connections]
 
+    @property
+    def reused(self) -> bool:
+        return bool(self.connections)
+
     @asynccontextmanager
-    async def asked(
-        self, method: str = "POST", read_timeout: float | None = None
-    ) -> AsyncGenerator[tuple[httpcore.Request, httpcore.Response]]:
+    async def asked(self, method: str = "POST") -> AsyncGenerator[Any]:
         """Send a request, and close the response whatever happens."""
-        request = httpcore.Request(
-            method,
-            "http://server/",
-            headers={"host": "server", "content-length": "2"},
-            content=b"hi",
-            extensions={"timeout": {"read": read_timeout}},
-        )
-        response = await self.pool.handle_async_request(request)
+        request = self.client.build_request(method, "http://server/", content=b"hi")
+        response = await self.client.send(request, stream=True)
         try:
-            yield request, response
+            yield response
         finally:
             await response.aclose()
 
 
-Read: TypeAlias = Callable[[httpcore.Request, httpcore.Response], AsyncIterator[bytes]]
+Read: TypeAlias = Callable[[Any], Reader]
 
 
-def by_h11(request: httpcore.Request, response: httpcore.Response) -> AsyncIterator[bytes]:
-    """The same body as httpcore gives it, out of reads of the same sizes: the reference."""
-    network: NetworkStream = cast("Any", response).extensions["network_stream"]
-    network.take_overheard()
-    return aiter(cast("Any", response.stream))
+def by_h11(response: Any) -> Reader:
+    """The same body as httpcore gives it: the reference."""
+    return Body(aiter(response.stream))
 
 
-def is_short(body: AsyncIterator[bytes]) -> bool:
+def is_short(body: Reader) -> bool:
     """Whether the body goes past h11."""
-    return getattr(body, "__name__", "") == "_by_the_read"
+    return isinstance(body, ChunkedBody)
+
+
+async def pieces_of(body: Reader) -> list[bytes]:
+    pieces: list[bytes] = []
+    try:
+        while piece := await body.read():
+            pieces.append(piece)
+    finally:
+        await body.aclose()
+    return pieces
 
 
 @dataclass
@@ -138,8 +136,8 @@ class Outcome:
     """All that can be seen of one request."""
 
     data: bytes
-    error: tuple[type[Exception], str] | None
-    connections: list[str]
+    error: tuple[str, str] | None
+    reused: bool
     connects: int
 
 
@@ -153,29 +151,55 @@ async def outcomes_of(read: Read, *answers: Script) -> tuple[list[Outcome], bool
     server = Server(*answers)
     outcomes: list[Outcome] = []
     was_short: list[bool] = []
-    async with server.pool:
+    async with server.client:
         for _ in answers:
             data = b""
             error = None
             try:
-                async with server.asked() as (request, response):
-                    body = read(request, response)
+                async with server.asked() as response:
+                    body = read(response)
                     was_short.append(is_short(body))
-                    async for piece in body:
-                        assert piece
-                        data += piece
+                    try:
+                        while piece := await body.read():
+                            data += piece
+                    finally:
+                        await body.aclose()
             except Exception as exc:
-                error = type(exc), words_of(exc)
-            outcomes.append(Outcome(data, error, server.connections, len(server.wires)))
+                error = type(exc).__name__, words_of(exc)
+            outcomes.append(Outcome(data, error, server.reused, len(server.peers)))
     return outcomes, was_short[0]
 
 
+def trailing_of(wire: bytes) -> bytes | None:
+    """What follows the end of the response; None if it has none, or is invalid."""
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=100 * 1024)
+    connection.send(h11.Request(method="POST", target="/", headers=[("host", "x")]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(wire)
+    try:
+        while not isinstance(got := connection.next_event(), h11.EndOfMessage):
+            if got is h11.NEED_DATA:
+                return None
+    except h11.RemoteProtocolError:
+        return None
+    return connection.trailing_data[0]
+
+
 async def check_against_h11(pieces: Script) -> tuple[list[Outcome], bool]:
-    """Data, error, and what the pool does with the connection: all are as without the module."""
-    outcomes, was_short = await outcomes_of(body_of, pieces, NEXT)
-    expected, _ = await outcomes_of(by_h11, pieces, NEXT)
-    assert outcomes == expected
-    return outcomes, was_short
+    """Data and error are as h11 alone has them, and no answer is taken for another one.
+
+    A connection is used again if h11 says so and nothing followed the end. It need not be if the
+    body had more than plain chunks and a plain end.
+    """
+    (first, second), was_short = await outcomes_of(body_of, pieces, NEXT)
+    (expected, _), _ = await outcomes_of(by_h11, pieces, NEXT)
+    assert (first.data, first.error) == (expected.data, expected.error)
+    assert first.reused <= expected.reused
+    assert (second.data, second.error) == (b"next", None)
+    assert second.connects == 2 - first.reused
+    if trailing_of(b"".join(piece for piece in pieces if isinstance(piece, bytes))):
+        assert not first.reused
+    return [first, second], was_short
 
 
 def cut_at(data: bytes, places: Iterable[int]) -> list[bytes]:
@@ -269,7 +293,7 @@ def test_any_body_is_what_h11_makes_of_it(
     pieces = bytes_of(wire) if cuts is None else cut_at(wire, cuts)
     (first, _), was_short = anyio.run(check_against_h11, pieces, backend=backend)
     error = "whole" if first.error is None else first.error[1].partition(":")[0]
-    event(f"{'short' if was_short else 'h11'}: {error}")
+    event(f"{'short' if was_short else 'h11'}: {error}, {'reused' if first.reused else 'closed'}")
 
 
 @settings(max_examples=200)
@@ -282,7 +306,7 @@ def test_plain_chunks_go_past_h11(chunks: Chunks, cuts: list[int], is_cut_off: b
     assert was_short
     assert first.data == b"".join(data for _, data in chunks)
     assert (first.error is not None) == is_cut_off
-    assert (second.data, second.error) == (b"next", None)
+    assert first.reused == (not is_cut_off)
     assert second.connects == 1 + is_cut_off
 
 
@@ -318,8 +342,9 @@ ODD_ENDS = [  # what is understood, and what then is not
     (b"\r\n5\r", b"\r\nhello"),
     (b"\r\n0", b"x5\r\nhello"),
     (b"\r\n0000005", b"5\r\nhello"),
-    (b"\r\n0\r", b"\n\r\n"),
-    (b"\r\n0000000\r", b"\nA: b\r\n\r\n"),
+    (b"\r\n0\r\n\r", b"\n"),
+    (b"\r\n0\r\n", b"x"),
+    (b"\r\n0000000\r\n", b"A: b\r\n\r\n"),
 ]
 
 
@@ -383,6 +408,14 @@ PAST_H11: dict[str, tuple[Script, bytes]] = {
     "a head longer than a read": ([LONG_HEAD, BODY], DATA),
     "no reason": ([HEAD.replace(b"OK", b""), BODY], DATA),
     "in capitals": ([HEAD.upper(), BODY], DATA),
+    "another status": ([HEAD.replace(b"200", b"201"), BODY], DATA),
+    "an error": ([HEAD.replace(b"200", b"500"), BODY], DATA),
+    "an interim response": ([b"HTTP/1.1 100 Go\r\n\r\n", HEAD, BODY], DATA),
+    "two in the same read": ([b"HTTP/1.1 103 Go\r\n\r\n" * 2 + HEAD, BODY], DATA),
+    "with a part of a size": ([HEAD + BODY[:1], BODY[1:]], DATA),
+    "with a size and half a line end": ([HEAD + BODY[:2], BODY[2:]], DATA),
+    "with a part of the second size": ([HEAD + BODY[:13], BODY[13:]], DATA),
+    "with zeros of the second size": ([HEAD + BODY[:12], BODY[12:]], DATA),
     "with a size": ([HEAD + BODY[:3], BODY[3:]], DATA),
     "with a part of a chunk": ([HEAD + BODY[:5], BODY[5:]], DATA),
     "with the data of a chunk": ([HEAD + BODY[:8], BODY[8:]], DATA),
@@ -403,14 +436,11 @@ async def test_past_h11(case: str) -> None:
     assert was_short
     assert (first.data, first.error, second.connects) == (data, None, 1)
     (first, _), _ = await check_against_h11([*pieces[:-1], pieces[-1][: -len(END)]])
-    assert (first.data, first.error and first.error[0]) == (data, httpcore.RemoteProtocolError)
+    assert (first.data, first.error and first.error[0]) == (data, "RemoteProtocolError")
 
 
-OK = b"HTTP/1.1 200 OK\r\n"
 BARE = HEAD.replace(b"\r\n", b"\n")
 LEFT_TO_H11: dict[str, tuple[str, Script, bytes]] = {
-    "another method": ("GET", [HEAD, BODY], DATA),
-    "another status": ("POST", [HEAD.replace(b"200", b"201"), BODY], DATA),
     "HTTP/1.0": ("POST", [HEAD.replace(b"/1.1", b"/1.0"), BODY], DATA),
     "a length": ("POST", [OK + b"content-length: 3\r\n\r\n", b"1\r\n"], b"1\r\n"),
     "until the end": ("POST", [OK + b"\r\n", b"1\r\nx\r\n"], b"1\r\nx\r\n"),
@@ -422,11 +452,6 @@ LEFT_TO_H11: dict[str, tuple[str, Script, bytes]] = {
         b"a\r\n\r\n3\r\nxyz",
     ),
     "one bare line feed": ("POST", [HEAD.replace(b"\r\n", b"\n", 1), BODY], DATA),
-    "an interim response": ("POST", [b"HTTP/1.1 100 Go\r\n\r\n", HEAD, BODY], DATA),
-    "one in the same read": ("POST", [b"HTTP/1.1 103 Go\r\n\r\n" + HEAD, BODY], DATA),
-    "cut in a size": ("POST", [HEAD + BODY[:1], BODY[1:]], DATA),
-    "cut in the line end of a size": ("POST", [HEAD + BODY[:2], BODY[2:]], DATA),
-    "cut in the second size": ("POST", [HEAD + BODY[:12], BODY[12:]], DATA),
     "all in one read": ("POST", [HEAD + BODY], DATA),
     "an extension": ("POST", [HEAD + b"1;a=b\r\nx", b"\r\n" + END], b"x"),
     "much of a chunk is missing": (
@@ -441,33 +466,51 @@ LEFT_TO_H11: dict[str, tuple[str, Script, bytes]] = {
 async def test_left_to_h11(case: str) -> None:
     method, pieces, data = LEFT_TO_H11[case]
     server = Server(pieces)
-    async with server.pool, server.asked(method) as (request, response):
-        body = body_of(request, response)
+    async with server.client, server.asked(method) as response:
+        body = body_of(response)
         assert not is_short(body)
-        assert b"".join([piece async for piece in body]) == data
-
-
-@pytest.mark.parametrize("begun", [0, 1, 13, len(HEAD) - 1, len(HEAD), len(HEAD) + 8])
-async def test_an_answer_that_began_before_the_question_is_left_to_h11(begun: int) -> None:
-    """h11 had a part of it from the end of the answer before, so not all was overheard."""
-    head, body_too = HEAD[begun:], BODY[max(begun - len(HEAD), 0) :]
-    server = Server([HEAD, BODY + (HEAD + BODY)[:begun]], [head, body_too])
-    async with server.pool:
-        for number in range(2):
-            async with server.asked() as (request, response):
-                body = body_of(request, response)
-                assert is_short(body) == (number == 0 or begun == 0)
-                assert b"".join([piece async for piece in body]) == DATA
-    assert len(server.wires) == 1
+        assert b"".join(await pieces_of(body)) == data
 
 
 async def test_a_network_of_another_kind_is_left_to_h11() -> None:
     server = Server([HEAD, BODY])
-    async with server.pool, server.asked() as (request, response):
-        cast("Any", response).extensions["network_stream"] = httpcore.AsyncMockStream([])
-        body = body_of(request, response)
+    async with server.client, server.asked() as response:
+        response.extensions["network_stream"] = httpcore.AsyncMockStream([])
+        body = body_of(response)
         assert not is_short(body)
-        assert b"".join([piece async for piece in body]) == DATA
+        assert b"".join(await pieces_of(body)) == DATA
+
+
+@pytest.mark.parametrize("version", [b"HTTP/2", None])
+async def test_another_protocol_on_such_a_network_is_left_to_its_library(version: Any) -> None:
+    server = Server([HEAD, BODY])
+    async with server.client, server.asked() as response:
+        response.extensions["http_version"] = version
+        assert not is_short(body_of(response))
+
+
+@pytest.mark.parametrize("wrong", ["data", "filler", "nothing"])
+async def test_a_body_that_h11_reads_in_another_way_is_an_error(wrong: str) -> None:
+    """Not text that was left out, nor text that was made up."""
+    network = await Server([HEAD + BODY[:8], BODY[8:]]).connect_tcp()
+    await network.write(b"POST / HTTP/1.1\r\n")
+    await network.read(65536)
+
+    pieces = {"data": [b"HEL\0\0", DATA], "filler": [DATA[:3], DATA], "nothing": []}[wrong]
+
+    class OtherwiseRead:
+        async def read(self) -> bytes:
+            return pieces.pop(0) if pieces else b""
+
+        async def aclose(self) -> None:
+            pass
+
+    assert isinstance(network, Wire)
+    body = bodies.read_chunked(network, OtherwiseRead())
+    with pytest.raises(APIConnectionError, match="can be read in two ways"):
+        while await body.read():
+            pass
+    assert network.get_extra_info("is_readable") is True
 
 
 async def test_h11_does_not_see_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,16 +544,39 @@ WHOLE: dict[str, Script] = {
     "the end alone": [HEAD, BODY[: -len(END)], END],
     "the end in two reads": [HEAD, BODY[:-2], BODY[-2:]],
     "byte by byte": bytes_of(HEAD + BODY),
+    "a trailer": [HEAD, BODY[:-2] + b"A: b\r\n\r\n"],
+    "a trailer in one read": [HEAD + BODY[:-2] + b"A: b\r\n\r\n"],
+    "a length": [OK + b"content-length: 16\r\n\r\n", DATA],
+    "a length in one read": [OK + b"content-length: 16\r\n\r\n" + DATA],
 }
+
+
+@pytest.mark.parametrize("behind", [b"x", b"\r\n", HEAD + BODY, b"HTTP/1.1 200 OK\r\n\r\n"])
+@pytest.mark.parametrize("case", WHOLE)
+async def test_a_connection_that_brought_more_is_not(case: str, behind: bytes) -> None:
+    """What followed would be the answer to the next request, which may be another user's."""
+    *pieces, last = WHOLE[case]
+    for script in ([*pieces, last + behind], [*pieces, last, behind]):
+        (first, second), _ = await outcomes_of(body_of, script, NEXT)
+        assert (first.data, first.error, first.reused) == (DATA, None, False)
+        assert (second.data, second.error, second.connects) == (b"next", None, 2)
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_what_follows_a_response_without_a_body_is_not_taken_for_another(status: int) -> None:
+    bare = b"HTTP/1.1 %d X\r\n\r\n" % status
+    (first, second), _ = await outcomes_of(body_of, [bare + HEAD + BODY], NEXT)
+    assert (first.data, first.error, first.reused) == (b"", None, False)
+    assert (second.data, second.connects) == (b"next", 2)
+    (first, second), _ = await outcomes_of(body_of, [bare], NEXT)
+    assert (first.reused, second.connects) == (True, 1)
 
 
 @pytest.mark.parametrize("case", WHOLE)
 async def test_a_connection_is_used_again_behind_a_whole_body(case: str) -> None:
     (first, second), _ = await outcomes_of(body_of, WHOLE[case], NEXT)
-    assert (first.data, first.error) == (DATA, None)
-    assert first.connections == [IDLE % 1]
-    assert (second.data, second.error) == (b"next", None)
-    assert second.connections == [IDLE % 2]
+    assert (first.data, first.error, first.reused) == (DATA, None, True)
+    assert (second.data, second.error, second.reused) == (b"next", None, True)
     assert second.connects == 1
 
 
@@ -527,152 +593,156 @@ CUT: dict[str, Script] = {
 async def test_a_connection_that_was_cut_is_not(case: str, read: Read) -> None:
     (first, second), _ = await outcomes_of(read, CUT[case], NEXT)
     assert first.error is not None
-    assert first.error[0] is httpcore.RemoteProtocolError
-    assert not first.connections
+    assert first.error[0] == "RemoteProtocolError"
+    assert not first.reused
     assert (second.data, second.error, second.connects) == (b"next", None, 2)
 
 
 @pytest.mark.parametrize("pieces", [[HEAD, BODY], [HEAD, BODY[:8], BODY[8:]]])
 async def test_a_connection_whose_body_was_not_read_to_its_end_is_not(pieces: Script) -> None:
     server = Server(pieces, NEXT)
-    async with server.pool:
-        async with server.asked() as (request, response):
-            body = body_of(request, response)
+    async with server.client:
+        async with server.asked() as response:
+            body = body_of(response)
             assert is_short(body)
-            assert DATA.startswith(await anext(body))
-            await cast("AsyncGenerator[bytes]", body).aclose()
+            assert DATA.startswith(await body.read())
+            await body.aclose()
         assert not server.connections
-        async with server.asked() as (request, response):
-            assert [piece async for piece in body_of(request, response)] == [b"next"]
-    assert len(server.wires) == 2
+        async with server.asked() as response:
+            assert await pieces_of(body_of(response)) == [b"next"]
+    assert len(server.peers) == 2
 
 
 async def test_the_end_stays() -> None:
     server = Server([HEAD, BODY])
-    async with server.pool, server.asked() as (request, response):
-        body = body_of(request, response)
-        assert [piece async for piece in body] == [DATA]
-        assert [piece async for piece in body] == []
+    async with server.client, server.asked() as response:
+        body = body_of(response)
+        assert [await body.read() for _ in range(3)] == [DATA, b"", b""]
+        await body.aclose()
 
 
-# The network below.
+# The wire below.
 
 
-async def asking(*pieces: bytes) -> tuple[Wire, NetworkStream]:
+async def asking(*answers: Script) -> tuple[Peer, Wire]:
     """A connection that was asked something, and what it answers."""
-    wire = Wire([list(pieces)])
-    stream = wire.stream()
-    await stream.write(b"POST / HTTP/1.1\r\n")
-    return wire, stream
+    server = Server(*answers)
+    wire = await server.connect_tcp()
+    assert isinstance(wire, Wire)
+    await wire.write(b"POST / HTTP/1.1\r\n")
+    return server.peers[0], wire
 
 
 async def test_what_is_pushed_back_comes_before_the_network() -> None:
-    wire, stream = await asking(b"late")
-    stream.push_back(b"onetwosix.")
-    assert [await stream.read(3) for _ in range(4)] == [b"one", b"two", b"six", b"."]
-    assert not wire.asked
-    assert await stream.read(3) == b"lat"
-    stream.push_back(b"and ")
-    assert await stream.read(100, timeout=0) == b"and "
-    assert await stream.read(100) == b"e"
-    stream.push_back(b"")
-    assert await stream.read(100) == b""
+    peer, wire = await asking([b"late"])
+    wire.push_back(b"onetwosix.")
+    assert [await wire.read(3) for _ in range(4)] == [b"one", b"two", b"six", b"."]
+    assert not peer.asked
+    assert await wire.read(3) == b"lat"
+    wire.push_back(b"and ")
+    assert await wire.read(100, timeout=0) == b"and "
+    assert await wire.read(100) == b"e"
+    wire.push_back(b"")
+    assert await wire.read(100) == b""
 
 
-async def test_what_is_read_behind_a_write_is_overheard_until_it_is_taken() -> None:
-    wire = Wire([[b"one", b"two", b"six"], [b"ten"]])
-    stream = wire.stream()
-    assert stream.take_overheard() == b""
-    await stream.write(b"POST / HTTP/1.1\r\n")
-    await stream.write(b"the rest")
-    assert [await stream.read(100), await stream.read(2)] == [b"one", b"tw"]
-    assert stream.take_overheard() == b"onetw"
-    assert [await stream.read(100), await stream.read(100)] == [b"o", b"six"]
-    assert stream.take_overheard() == b""
-    await stream.write(b"POST / HTTP/1.1\r\n")
-    assert await stream.read(100) == b"ten"
-    await stream.write(b"")  # httpcore's end of a request
-    assert stream.take_overheard() == b"ten"
-
-
-async def test_a_write_forgets_what_was_overheard() -> None:
-    _, stream = await asking(b"early", b"answer")
-    await stream.read(100)
-    await stream.write(b"question")
-    await stream.read(100)
-    assert stream.take_overheard() == b"answer"
+async def test_the_begin_of_a_body_is_what_came_behind_the_head_of_this_response() -> None:
+    _, wire = await asking([HEAD[:9], HEAD[9:] + b"one", b"two"], [HEAD + b"ten"], [b"x" + HEAD])
+    await wire.write(b"the rest of the question")
+    assert [await wire.read(100), await wire.read(100)] == [HEAD[:9], HEAD[9:] + b"one"]
+    assert wire.begin_body(None) == b"one"
+    assert await wire.read(100) == b"two"
+    assert wire.begin_body(None) is None
+    await wire.write(b"POST / HTTP/1.1\r\n")
+    await wire.read(100)
+    assert wire.begin_body(None) == b"ten"
+    assert wire.get_extra_info("is_readable") is False
+    await wire.write(b"POST / HTTP/1.1\r\n")
+    await wire.read(100)
+    assert wire.begin_body(None) is None  # it began before the question
+    assert wire.get_extra_info("is_readable") is True
 
 
 async def test_little_is_read_at_once_while_a_head_is_awaited() -> None:
     """What comes along with it would be work for h11."""
-    wire, stream = await asking(b"x" * 100_000)
+    peer, wire = await asking([b"x" * 100_000])
     for size in (100, 4096, 4097, 65536):
-        await stream.read(size)
-    stream.take_overheard()
-    await stream.read(65536)
-    assert wire.asked == [100, 4096, 4096, 4096, 65536]
+        await wire.read(size)
+    wire.begin_body(None)
+    await wire.read(65536)
+    assert peer.asked == [100, 4096, 4096, 4096, 65536]
 
 
-async def test_no_more_is_overheard_than_a_head_can_be() -> None:
+async def test_no_more_is_kept_than_a_head_can_be() -> None:
     """Interim responses may go before it, as many as the server likes."""
-    wire, stream = await asking(b"HTTP/1.1 100 Continue\r\n\r\n" * 4000)
+    peer, wire = await asking([b"HTTP/1.1 100 Continue\r\n\r\n" * 4000])
     for _ in range(18):
-        await stream.read(65536)
-    assert wire.asked == [4096] * 17 + [65536]
-    assert stream.take_overheard() == b""
+        await wire.read(65536)
+    assert peer.asked == [4096] * 17 + [65536]
+    assert wire.begin_body(None) is None
+
+
+@pytest.mark.parametrize("end", [[], [httpcore.ReadError("reset")]])
+async def test_a_connection_that_served_before_and_ended_while_idle_is_stale(end: Script) -> None:
+    _, wire = await asking([HEAD], end)
+    await wire.read(100)
+    await wire.write(b"POST / HTTP/1.1\r\n")
+    with pytest.raises(StaleConnection):
+        await wire.read(100)
+
+
+async def test_one_that_has_begun_to_answer_or_never_did_is_not_stale() -> None:
+    _, wire = await asking([HEAD], [HEAD[:3]])
+    await wire.read(100)
+    await wire.write(b"POST / HTTP/1.1\r\n")
+    assert [await wire.read(100) for _ in range(3)] == [HEAD[:3], b"", b""]
+    _, wire = await asking([])
+    assert [await wire.read(100) for _ in range(2)] == [b"", b""]
+
+
+async def test_what_another_protocol_sends_is_no_request() -> None:
+    _, wire = await asking([HEAD])
+    await wire.read(100)
+    await wire.write(b"\x81\x85frame")  # as a websocket does
+    assert await wire.read(100) == b""
 
 
 # What can happen to a read.
 
 
 @pytest.mark.parametrize("read_by", [body_of, by_h11])
-async def test_a_read_that_is_cancelled_ends_the_body(read_by: Read) -> None:
-    """That is httpcore's rule. Nothing of the answer can get into another one."""
-    got: list[bytes] = []
-
-    async def read(body: AsyncIterator[bytes]) -> None:
-        async for piece in body:
-            got.append(piece)
-
+async def test_a_body_whose_read_was_cancelled_gets_into_no_other(read_by: Read) -> None:
     for place in range(len(BODY) - len(b"\n\r\n") + 1):
-        got.clear()
         gate = anyio.Event()
-        server = Server([HEAD, BODY[:place], gate, BODY[place:]])
-        async with server.pool:
-            async with server.asked() as (request, response):
-                body = read_by(request, response)
+        server = Server([HEAD, BODY[:place], gate, BODY[place:]], NEXT)
+        got: list[bytes] = []
+
+        async def read(body: Reader, into: list[bytes]) -> None:
+            while piece := await body.read():
+                into.append(piece)
+
+        async with server.client:
+            async with server.asked() as response:
+                body = read_by(response)
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(read, body)
+                    tasks.start_soon(read, body, got)
                     await wait_all_tasks_blocked()
                     tasks.cancel_scope.cancel()
-                assert DATA.startswith(before := b"".join(got))
-                gate.set()
-                await read(body)
-            assert b"".join(got) == before
+                assert DATA.startswith(b"".join(got))
+                await body.aclose()
             assert not server.connections
+            async with server.asked() as response:
+                assert await pieces_of(body_of(response)) == [b"next"]
 
 
 @pytest.mark.parametrize("begun", [b"", BODY[:2], BODY[:5], BODY[:10], BODY[:-2]])
 async def test_a_connection_that_breaks(begun: bytes) -> None:
-    pieces = [HEAD, begun, anyio.BrokenResourceError("it broke")]
+    pieces = [HEAD, begun, httpcore.ReadError("it broke")]
     (first, second), was_short = await check_against_h11(pieces)
     assert was_short
-    assert first.error == (httpcore.ReadError, "it broke")
-    assert not first.connections
+    assert first.error == ("ReadError", "it broke")
+    assert not first.reused
     assert second.connects == 2
-
-
-@pytest.mark.parametrize("begun", [b"", BODY[:2], BODY[:5], BODY[:10], BODY[:-2]])
-async def test_the_time_limit_of_a_read(begun: bytes) -> None:
-    server = Server([HEAD, begun, anyio.Event(), BODY])
-    async with server.pool:
-        with anyio.fail_after(HANGS), pytest.raises(httpcore.ReadTimeout):
-            async with server.asked(read_timeout=0) as (request, response):
-                body = body_of(request, response)
-                assert is_short(body)
-                async for _ in body:
-                    pass
-        assert not server.connections
 
 
 # Whole streams, over sockets.
@@ -693,13 +763,14 @@ EVENTS = {"finish reason": [*map(said, WORDS), FINISH], "only DONE": [said(WORDS
 def shorts(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of every body that the library reads, whether it went past h11."""
     made: list[bool] = []
+    read_chunked = bodies.read_chunked
 
-    def seen(request: httpcore.Request, response: httpcore.Response) -> AsyncIterator[bytes]:
-        body = body_of(request, response)
+    def seen(*arguments: Any) -> Reader:
+        body = read_chunked(*arguments)
         made.append(is_short(body))
         return body
 
-    monkeypatch.setattr(pool, "body_of", seen)
+    monkeypatch.setattr(bodies, "read_chunked", seen)
     return made
 
 

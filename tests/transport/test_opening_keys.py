@@ -103,15 +103,41 @@ def test_a_key_that_no_header_can_carry_is_refused_unseen(
 
 
 def test_it_is_in_no_repr() -> None:
-    writer = AsyncWriter(api_key=KEY, base_url="https://me:password@example.com")
-    endpoint = resolve_endpoint(api_key=KEY, base_url="https://me:password@example.com")
+    writer = AsyncWriter(api_key=KEY, base_url="https://example.com")
+    endpoint = resolve_endpoint(api_key=KEY, base_url="https://example.com")
     for thing in (writer, writer.chat, endpoint, writer.chat.stream(**REQUEST)):
         for shown in (repr(thing), str(thing), f"{thing}", pprint.pformat(thing)):
             assert KEY not in shown
-            assert "password" not in shown
         assert KEY not in pretty_repr(thing)  # msgspec tells rich more than it tells repr
-        assert "password" not in pretty_repr(thing)
-    assert repr(endpoint) == "Endpoint(url='https://…@example.com/v1/chat', max_retries=2)"
+    assert repr(endpoint) == "Endpoint(url='https://example.com/v1/chat', max_retries=2)"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:s3cr3t@example.com",
+        "https://s3cr3t@example.com/v1",
+        "https://me:s3@cr3t@example.com",
+        "https://me:s3cr3t/x@example.com",
+        "ftp://me:s3cr3t@x",
+        "me:p@s3cr3t@x",
+    ],
+)
+@pytest.mark.parametrize("where", ["argument", "environment"])
+def test_a_password_in_the_url_is_refused_unseen(
+    url: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take the place of the key, and httpx would log it."""
+    given: Any = {"base_url": url}
+    if where == "environment":
+        monkeypatch.setenv("WRITER_BASE_URL", given.pop("base_url"))
+    with pytest.raises(ConfigurationError, match="user name or a password") as caught:
+        AsyncWriter(api_key=KEY, **given)
+    assert "cr3t" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_at_sign_in_the_path_is_no_password() -> None:
+    assert AsyncWriter(api_key=KEY, base_url="https://example.com/@me")
 
 
 @pytest.fixture

