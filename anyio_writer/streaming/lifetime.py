@@ -15,8 +15,8 @@ from anyio.lowlevel import checkpoint
 
 from ..errors import StreamClosedError, WriterError, WrongOrderError, WrongTaskError
 
-# By the id of a task: the streams that it has entered and not left, the innermost last.
-_entered_by: Final[dict[int, list[weakref.ref[Lifetime]]]] = {}
+# By the id of a task: what it has entered and not left, the innermost last.
+_entered_by: Final[dict[int, list[Lifetime]]] = {}
 
 
 class Lifetime:
@@ -27,7 +27,6 @@ class Lifetime:
     """
 
     __slots__ = (
-        "__weakref__",
         "_children",
         "_cleanup_time",
         "_host_id",
@@ -44,7 +43,6 @@ class Lifetime:
         "error_was_raised",
         "finished",
         "is_left",
-        "left_too_early",
         "opened",
     )
 
@@ -59,8 +57,6 @@ class Lifetime:
         """Everything is cleaned up."""
         self.is_left = False
         """Whether the block has ended."""
-        self.left_too_early = False
-        """Whether the block has ended before one that was entered inside of it."""
         self.error: Exception | None = None
         """What it ended with, unless it ended well."""
         self.error_was_raised = False
@@ -85,7 +81,7 @@ class Lifetime:
             WriterError: It could not be opened.
         """
         await self._tasks.__aenter__()
-        _entered_by.setdefault(self._host_id, []).append(weakref.ref(self))
+        _entered_by.setdefault(self._host_id, []).append(self)
         self._tasks.start_soon(run, name=intern(f"anyio_writer {self._kind}"))
         try:
             await self.opened.wait()
@@ -102,27 +98,28 @@ class Lifetime:
             WrongTaskError: By another task than the one that entered it.
             WrongOrderError: Before a block that was entered later.
         """
-        error: WriterError
         if anyio.get_current_task().id != self._host_id:
-            error = WrongTaskError(
+            stop()
+            self._forget()
+            with anyio.move_on_after(self._cleanup_time, shield=True):
+                await self.finished.wait()
+            raise WrongTaskError(
                 f"A {self._kind} must be left by the task that entered it: its 'async with' was "
                 f"entered in another one. The {self._kind} was closed. To end it from elsewhere, "
                 "await close()."
             )
-        elif _entered_by[self._host_id][-1]() is not self:
-            self.left_too_early = True
+        entered = _entered_by.get(self._host_id, [])
+        if self in entered and entered[-1] is not self:
             error = WrongOrderError(
                 f"This {self._kind} was left before a stream or conversation that the same task "
-                f"entered after it, but blocks must be nested. The {self._kind} was closed. Enter "
-                "them with an AsyncExitStack, which leaves them in the right order, or each in a "
-                "task of its own."
+                "entered after it, but blocks must be nested. All of them were closed. Enter them "
+                "with an AsyncExitStack, which leaves them in the right order, or each in a task "
+                "of its own."
             )
-        else:
-            return
-        stop()
-        with anyio.move_on_after(self._cleanup_time, shield=True):
-            await self.finished.wait()
-        raise error
+            for each in reversed(entered[entered.index(self) :]):
+                each.stop()
+                await each.leave(error)
+            raise error
 
     async def leave(self, exc: BaseException | None) -> bool:
         """Wait for all tasks and leave the task group; an exception cancels the caller's tasks.
@@ -155,8 +152,6 @@ class Lifetime:
                 raise
         except BaseExceptionGroup as group:
             self._raise_errors_of_tasks(group, exc, is_own_cancellation=own)
-        finally:
-            await self._leave_outer()
         return False
 
     def _raise_errors_of_tasks(
@@ -187,12 +182,14 @@ class Lifetime:
             if exc is None or is_own_cancellation:
                 self._raise_error()
             return
-        if exc is not None and not isinstance(exc, anyio.get_cancelled_exc_class()):
+        cancelled = anyio.get_cancelled_exc_class()
+        if exc is not None and not isinstance(exc, cancelled):
             raise BaseExceptionGroup(
                 f"the block of a {self._kind} and tasks started in it failed",
                 [exc, *others.exceptions],
             ) from None
-        if own is not None and self.error is not None:
+        # A cancellation, which on trio may be in the group, says enough.
+        if own is not None and self.error is not None and others.subgroup(cancelled) is None:
             others = others.derive([*others.exceptions, self.error])
         raise others from None
 
@@ -205,18 +202,11 @@ class Lifetime:
 
     def _forget(self) -> None:
         """Take this one out of the list of those that its task has entered."""
-        entered = [each for each in _entered_by[self._host_id] if each() not in (None, self)]
-        if entered:
-            _entered_by[self._host_id] = entered
-        else:
-            del _entered_by[self._host_id]
-
-    async def _leave_outer(self) -> None:
-        """Leave the block around this one, if that could not be left before."""
-        entered = _entered_by.get(self._host_id)
-        outer = entered[-1]() if entered else None
-        if outer is not None and outer.left_too_early:
-            await outer.leave(None)
+        entered = _entered_by.get(self._host_id, [])
+        if self in entered:
+            entered.remove(self)
+            if not entered:
+                del _entered_by[self._host_id]
 
     # The caller's tasks.
 

@@ -99,6 +99,8 @@ class Publisher(ABC, Generic[Ev]):
         traceback: TracebackType | None,
     ) -> bool | None:
         lifetime = self._entered()
+        if lifetime.is_left:
+            return None  # with a block around it, which has raised WrongOrderError
         await lifetime.check_exit(self._stop)
         interrupted: BaseException | None = None
         if exc is None:
