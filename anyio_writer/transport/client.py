@@ -89,8 +89,9 @@ def make_client(*, max_connections: int) -> httpx.AsyncClient:
     # Cookies are neither kept nor sent: one user's would go out with the next one's request.
     cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
     codecs.lookup("idna")  # which ``socket.getaddrinfo`` would import
+    proxies = _proxy_settings()
     try:
-        if proxies := _proxy_settings():
+        if proxies:
             # httpx reads the proxies of the environment only for a transport of its own making.
             return httpx.AsyncClient(
                 verify=context, limits=_limits(max_connections), cookies=cookies
@@ -278,8 +279,9 @@ def rejected_response(exc: Exception, request: Any) -> Any:
     if type(exc).__name__ != "HTTPStatusError" or not is_transport_error(exc):
         return None
     response: Any = getattr(exc, "response", None)
-    is_ours = response is not None and response.request is request
-    return response if is_ours and not response.is_success else None
+    if response is None or response.request is not request or response.is_success:
+        return None
+    return response
 
 
 def translate(exc: Exception, place: str = "") -> APIConnectionError:

@@ -105,7 +105,8 @@ def _pause_after(exc: Exception, retries: int) -> float:
     spread = random.uniform(0, _JITTER)  # noqa: S311 - no secret
     if wish is not None:
         return wish * (1 + spread * 0.2)  # upwards only: never sooner than the server asked
-    return min(_FIRST_WAIT * 2 ** min(retries, 10), _LONGEST_WAIT) * (1 - spread)
+    doubled: float = _FIRST_WAIT * 2 ** min(retries, 10)
+    return min(doubled, _LONGEST_WAIT) * (1 - spread)
 
 
 def _number(text: str | None) -> float | None:

@@ -11,8 +11,8 @@ import asyncio
 import math
 import re
 import ssl
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, cast
 
 import anyio
 import httpcore
@@ -40,6 +40,7 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
 
     def __init__(self, stream: httpcore.AsyncNetworkStream, network: Network) -> None:
         self._stream = stream
+        self._receive = _receiver_of(stream)
         self._network = network
         self._pushed_back = b""
         self._head: bytes | None = None  # what was read since the request, until it is asked for
@@ -66,7 +67,10 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
             max_bytes = min(max_bytes, _HEAD_SIZE)
         is_stale = self._has_served and not self._count
         try:
-            data = await self._stream.read(max_bytes, timeout)
+            if self._receive is not None and timeout is None:
+                data = await self._receive(max_bytes)
+            else:
+                data = await self._stream.read(max_bytes, timeout)
         except httpcore.ReadError as exc:
             if is_stale:
                 raise StaleConnectionError(str(exc)) from exc
@@ -212,12 +216,46 @@ class Network(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError("closed by this side")
 
 
-def _backend() -> httpcore.AsyncNetworkBackend:
+def _receiver_of(
+    stream: httpcore.AsyncNetworkStream,
+) -> Callable[[int], Awaitable[bytes]] | None:
+    """What reads a connection on trio, without TLS and time limit, past httpcore's stream.
+
+    That one makes a deadline, an exception mapping and a check of its own for each read, which is
+    a sixth of the work for a chunk of a paced stream.
+    """
+    if _asyncio_loop() is not None or stream.get_extra_info("ssl_object") is not None:
+        return None
+    sock = stream.get_extra_info("socket")
+    if sock is None:
+        return None
+    import trio  # noqa: PLC0415 - it runs
+
+    async def receive(max_bytes: int) -> bytes:
+        try:
+            data: bytes = await sock.recv(max_bytes)
+        except (OSError, trio.ClosedResourceError) as exc:
+            raise httpcore.ReadError(str(exc)) from exc
+        return data
+
+    return receive
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
     try:
-        loop = asyncio.get_running_loop()
+        return asyncio.get_running_loop()
     except RuntimeError:
-        return httpcore.TrioBackend()
+        return None
+
+
+def _backend() -> httpcore.AsyncNetworkBackend:
+    loop = _asyncio_loop()
+    backend: Any
+    if loop is None:
+        backend = httpcore.TrioBackend()
     # Windows' proactor reads into a buffer while other things happen, so none can be shared.
-    if isinstance(loop, getattr(asyncio, "ProactorEventLoop", ())):
-        return httpcore.AnyIOBackend()
-    return AsyncioBackend()
+    elif isinstance(loop, getattr(asyncio, "ProactorEventLoop", ())):
+        backend = httpcore.AnyIOBackend()
+    else:
+        backend = AsyncioBackend()
+    return cast("httpcore.AsyncNetworkBackend", backend)
