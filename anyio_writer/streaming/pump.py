@@ -20,7 +20,7 @@ from .channel import Batch
 from .deadlines import Deadlines
 from .fanout import Fanout
 
-_MAX_FEED: Final = 16 * 1024
+_MAX_FEED: Final = 64 * 1024
 """How many bytes are parsed before what they gave is published, and before other tasks may run."""
 
 _MAX_READS: Final = 64
@@ -41,6 +41,7 @@ class Pump:
         "_deadlines",
         "_decoder",
         "_fanout",
+        "_has_content",
         "_head",
         "_last_chunk",
         "_settings",
@@ -72,6 +73,7 @@ class Pump:
         self._head: bytes | None = b""  # until it is clear that this is an event stream
         self._chunk_count = 0  # at the last look
         self._last_chunk = 0.0  # when it came
+        self._has_content = False
         self._complete_since: float | None = None
 
     async def run(self, deadlines: Deadlines) -> None:
@@ -146,7 +148,8 @@ class Pump:
             self._last_chunk = now
         if not state.all_finished:
             self._complete_since = None
-            if state.has_content:
+            self._has_content = self._has_content or state.has_content
+            if self._has_content:
                 self._deadlines.next_chunk(self._last_chunk)
             else:
                 self._deadlines.first_content()
@@ -168,12 +171,9 @@ class Pump:
         events: Batch | None = [] if self._fanout.has_audience() else None
         try:
             self._parse(data, events)
-        except Exception:
-            if events:
-                await self._publish(events)  # the good events first, then the error
-            raise
-        if events:
-            await self._publish(events)
+        finally:
+            if events:  # the good events first, then what is wrong behind them
+                await self._publish(events)
 
     def _parse(self, data: bytes, events: Batch | None) -> None:
         decoder, state = self._decoder, self._state

@@ -55,7 +55,7 @@ class Subscription(Generic[E]):
         self._channel = channel
         self._read_snapshot = snapshot
         self._events: list[E] = []  # received and not yet given out, the oldest last
-        self._checkpoint_if_cancelled: Callable[[], Awaitable[None]]
+        self._checkpoint_if_cancelled: Callable[[], Awaitable[None]] | None = None
         # A finaliser may run in any thread and amid anything. The channel outlives this object,
         # so that it can close itself; left open in a reference cycle, it would warn.
         weakref.finalize(self, channel.close_unnoticed)
@@ -104,7 +104,7 @@ class Subscription(Generic[E]):
     async def __anext__(self) -> E:
         # Each path awaits before it takes an event, so that no cancellation can lose one.
         events = self._events
-        if len(events) % _YIELD_EVERY:
+        if len(events) % _YIELD_EVERY and self._checkpoint_if_cancelled is not None:
             await self._checkpoint_if_cancelled()
         elif events:
             await checkpoint()
@@ -140,19 +140,23 @@ class Subscription(Generic[E]):
         Raises:
             StopAsyncIteration: The stream has ended well, or this subscriber is closed.
         """
-        self._source.demand()
-        # anyio's own function looks for the event loop at each call, which costs as much as the
-        # rest of it. What it then calls is the same for all tasks of a loop.
-        self._checkpoint_if_cancelled = current_token().backend_class.checkpoint_if_cancelled
-        await self._checkpoint_if_cancelled()
+        if self._checkpoint_if_cancelled is None:
+            self._source.demand()
+            # anyio's own function looks for the event loop at each call, which costs as much as
+            # the rest of it. What it then calls is the same for all tasks of a loop.
+            self._checkpoint_if_cancelled = current_token().backend_class.checkpoint_if_cancelled
         channel = self._channel
+        has_waited = False
         while not self._events:
             if channel.buffered:
+                if not has_waited:
+                    await self._checkpoint_if_cancelled()
                 self._events += reversed(channel.receive_nowait())
             elif channel.has_ended:
                 await self._raise_end()
             else:
                 await channel.wait_for_change()
+            has_waited = True
 
     async def _raise_end(self) -> NoReturn:
         channel = self._channel
