@@ -14,6 +14,9 @@ Batch: TypeAlias = list[Any]
 DEFAULT_MAX_BUFFER: Final = 1024
 """How many events may be buffered for one subscriber."""
 
+YIELD_EVERY: Final = 64
+"""After how many buffered events a subscriber lets all other tasks run."""
+
 
 class Channel:
     """Buffers the events that one subscriber has not read yet.

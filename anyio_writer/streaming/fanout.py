@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .channel import Batch, Channel
+from .channel import YIELD_EVERY, Batch, Channel
 
 _FIRST_LOOK: Final = 0.1
 """Seconds of waiting for capacity after which a publisher looks whether the subscriber is gone."""
@@ -22,7 +22,8 @@ _LOSSY_PARTS: Final = 8
 """Into how many parts the buffer of a lossy subscriber is divided.
 
 It runs after each part, so one that keeps reading loses nothing. trio may begin a round with either
-task, so several parts can come before it runs.
+task, so several parts can come before it runs. A part is also smaller than what a subscriber reads
+before it lets other tasks run.
 """
 
 _logger: Final = logging.getLogger("anyio_writer")
@@ -183,7 +184,7 @@ def _send_nowait(events: Batch, recipients: tuple[Channel, ...]) -> list[tuple[C
 
 
 def _size_of_part(channel: Channel) -> int:
-    return max(1, channel.max_buffer // _LOSSY_PARTS)
+    return max(1, min(channel.max_buffer // _LOSSY_PARTS, YIELD_EVERY // 2))
 
 
 def _is_busy(channel: Channel) -> bool:

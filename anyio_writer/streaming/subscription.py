@@ -6,18 +6,15 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Generic, NoReturn, Protocol, Self, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
 from anyio.lowlevel import checkpoint, current_token
 
 from ..errors import ConsumerLagError
 from ..protocol.completion import ParsedChatCompletion
-from .channel import Channel
+from .channel import YIELD_EVERY, Channel
 
 E = TypeVar("E")
-
-_YIELD_EVERY: Final = 64
-"""After how many buffered events all other tasks may run."""
 
 
 class Source(Protocol):
@@ -104,7 +101,7 @@ class Subscription(Generic[E]):
     async def __anext__(self) -> E:
         # Each path awaits before it takes an event, so that no cancellation can lose one.
         events = self._events
-        if len(events) % _YIELD_EVERY and self._checkpoint_if_cancelled is not None:
+        if len(events) % YIELD_EVERY and self._checkpoint_if_cancelled is not None:
             await self._checkpoint_if_cancelled()
         elif events:
             await checkpoint()
