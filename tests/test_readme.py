@@ -334,8 +334,6 @@ def test_imports_go_one_way(part: str) -> None:
     allowed = {part, "_version", *before}
     if part == "cli":
         allowed |= {"testing", "__version__"}
-    if part == "transport":
-        allowed.add("streaming")  # network.py waits with the signals of streams
     outside = {name.partition(".")[0] for path in paths for name in imports_of(path)}
     inside = {
         name.split(".")[1]
