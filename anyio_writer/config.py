@@ -70,7 +70,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
     max_depth: int = DEFAULT_MAX_DEPTH
-    max_answer_bytes: int | None = 256 * 1024 * 1024
+    max_answer_bytes: int | None = 64 * 1024 * 1024
     max_error_bytes: int = 64 * 1024
     error_body_time: float = 5.0
     drain_bytes: int = 64 * 1024
