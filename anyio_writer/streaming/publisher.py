@@ -42,6 +42,7 @@ E4 = TypeVar("E4")
 Args = TypeVarTuple("Args")
 
 _PACKAGE: Final = __name__.partition(".")[0] + "."
+_ON_FULL: Final = get_args(OnFull)
 
 
 class SubscriptionOptions(TypedDict, total=False):
@@ -314,7 +315,7 @@ class Publisher(ABC, Generic[Ev]):
                     f"not {event_type!r}."
                 )
         check_count("max_buffer", max_buffer, InvalidParameterError)
-        if on_full not in get_args(OnFull):
+        if on_full not in _ON_FULL:
             raise InvalidParameterError(
                 f'on_full must be "wait", "drop_oldest" or "fail", not {on_full!r}.'
             )

@@ -227,6 +227,7 @@ def build_request(
     A header that is None is left out, also where the client would add one.
     """
     module = http_module(client)
+    its_params: Any = getattr(client, "params", None)
     try:
         request: Any = client.build_request(
             "POST",
@@ -234,7 +235,9 @@ def build_request(
             content=content,
             headers={name: value for name, value in headers.items() if value is not None},
             # The client would let these, or its own, replace those of the URL.
-            params=module.URL(url).params.merge(dict(params)) or None,
+            params=(
+                module.URL(url).params.merge(dict(params)) or None if params or its_params else None
+            ),
             timeout=module.Timeout(None, connect=connect_timeout),
         )
     except Exception as exc:  # bad URLs and headers have half a dozen types

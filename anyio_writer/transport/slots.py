@@ -47,7 +47,11 @@ class Slot:
         if self.is_ours and self._closer is None:
             self._closer = _close_at_the_end(self.client)
             await anext(self._closer)
-        await self._limiter.acquire_on_behalf_of(borrower)
+        try:
+            # Without the round through the event loop that the other one makes in any case.
+            self._limiter.acquire_on_behalf_of_nowait(borrower)
+        except anyio.WouldBlock:
+            await self._limiter.acquire_on_behalf_of(borrower)
 
     def release(self, borrower: object) -> None:
         """Give it back."""

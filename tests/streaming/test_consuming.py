@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, suppress
 from typing import Any
 
 import anyio
 import pytest
 import trio.testing
 from anyio import wait_all_tasks_blocked
+from anyio.from_thread import start_blocking_portal
 
 from anyio_writer import (
     AsyncWriter,
@@ -417,3 +419,45 @@ def test_trio_as_a_guest_of_asyncio() -> None:
         return (await done).unwrap()
 
     assert asyncio.run(host()) == "ab"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_iterator_that_is_made_in_another_thread(backend: str) -> None:
+    """A plain generator over a portal asks for its iterator outside of the event loop."""
+
+    async def source() -> AsyncIterator[bytes]:
+        yield chunk("a")
+        yield chunk("b", "stop")
+
+    def pieces() -> Iterator[str]:
+        with (
+            start_blocking_portal(backend) as portal,
+            portal.wrap_async_context_manager(chat_stream_from(source())) as stream,
+        ):
+            iterator = stream.text_deltas()
+            with suppress(StopAsyncIteration):
+                while True:
+                    yield portal.call(iterator.__anext__)
+
+    assert list(pieces()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "pick",
+    [
+        lambda stream: stream,
+        lambda stream: stream.batches(),
+        lambda stream: stream.text_deltas(),
+        lambda stream: stream.subscribe(),
+        lambda stream: stream.subscribe().batches(),
+    ],
+    ids=["stream", "batches", "texts", "subscription", "its batches"],
+)
+async def test_whatever_is_iterated_can_be_closed(pick: Any) -> None:
+    async with chat_stream_from(Body(chunk("a"), chunk("b", "stop"))) as stream:
+        async with aclosing(pick(stream)) as iterator:
+            async for _ in iterator:
+                break
+        with suppress(StreamClosedError):  # which the stream itself raises then
+            async for _ in iterator:
+                pass
