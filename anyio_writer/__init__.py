@@ -32,6 +32,7 @@ from .errors import ConsumerLagError as ConsumerLagError
 from .errors import ContentFilterFinishReasonError as ContentFilterFinishReasonError
 from .errors import ContentParseError as ContentParseError
 from .errors import ConversationLimitError as ConversationLimitError
+from .errors import DetachedEventError as DetachedEventError
 from .errors import FirstContentTimeoutError as FirstContentTimeoutError
 from .errors import IdleTimeoutError as IdleTimeoutError
 from .errors import InternalServerError as InternalServerError
@@ -71,6 +72,8 @@ from .protocol import ParsedChatCompletionChoice as ParsedChatCompletionChoice
 from .protocol import ParsedChatCompletionMessage as ParsedChatCompletionMessage
 from .protocol import ParsedFunction as ParsedFunction
 from .protocol import ParsedFunctionToolCall as ParsedFunctionToolCall
+from .protocol import ReasoningDeltaEvent as ReasoningDeltaEvent
+from .protocol import ReasoningDoneEvent as ReasoningDoneEvent
 from .protocol import RefusalDeltaEvent as RefusalDeltaEvent
 from .protocol import RefusalDoneEvent as RefusalDoneEvent
 from .protocol import ServerSentEvent as ServerSentEvent

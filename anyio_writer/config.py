@@ -13,7 +13,7 @@ import msgspec
 
 from .errors import ConfigurationError, WriterError
 from .numbers import check_count, check_positive
-from .protocol.chunks import DEFAULT_MAX_DEPTH
+from .protocol.parsing import DEFAULT_MAX_CHOICES, DEFAULT_MAX_DEPTH, DEFAULT_MAX_TOOL_CALLS
 from .protocol.sse import DEFAULT_MAX_EVENT_BYTES
 
 DEFAULT_BASE_URL: Final = "https://api.writer.com"
@@ -59,6 +59,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         max_depth: How deeply a chunk's JSON may be nested.
         max_answer_bytes: The most of one answer, in bytes of its decompressed body; None is no
             limit.
+        max_choices: How many choices an answer may hold.
+        max_tool_calls: How many tool calls an answer may hold.
         max_error_bytes: How much of an error's body is read.
         error_body_time: How long reading an error's body may take, in seconds.
         drain_bytes: How much is read after the end so that the connection can be used again.
@@ -71,6 +73,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
     max_depth: int = DEFAULT_MAX_DEPTH
     max_answer_bytes: int | None = 64 * 1024 * 1024
+    max_choices: int = DEFAULT_MAX_CHOICES
+    max_tool_calls: int = DEFAULT_MAX_TOOL_CALLS
     max_error_bytes: int = 64 * 1024
     error_body_time: float = 5.0
     drain_bytes: int = 64 * 1024

@@ -27,6 +27,10 @@ def printable(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+MAX_MESSAGE: Final = 2000
+"""How long an error's message gets, in characters; a part of it may come from the server."""
+
+
 class WriterError(Exception):
     """The base of everything this library raises on purpose."""
 
@@ -49,7 +53,7 @@ class APIError(WriterError):
         status_code: Its status, or None.
         body: What the server said about the error: decoded JSON, else text, else None.
         request_id: The server's name for the request, if it gave one.
-        completion: What had arrived of the answer, once streaming had begun.
+        completion: What had arrived of the answer; None before there was a choice.
     """
 
     def __init__(
@@ -63,6 +67,8 @@ class APIError(WriterError):
         completion: ParsedChatCompletion[Any] | None = None,
     ) -> None:
         message = printable(message)
+        if len(message) > MAX_MESSAGE:
+            message = message[: MAX_MESSAGE - 1] + "…"
         super().__init__(message)
         self.message = message
         self.request = request
@@ -179,7 +185,7 @@ class APIResponseValidationError(APIError):
 
 
 class ResponseTooLargeError(APIResponseValidationError):
-    """One event or line, or the whole answer, outgrew its limit; see ``Limits``."""
+    """A line, an event, the number of choices or calls, or the answer exceeds its ``Limits``."""
 
 
 class LengthFinishReasonError(APIError):
@@ -264,6 +270,14 @@ class WrongTaskError(WriterError):
 
 class WrongOrderError(WriterError):
     """A stream was left before a block that the same task had entered after it."""
+
+
+class DetachedEventError(WriterError, AttributeError):
+    """An event does not know its stream any more: it was unpickled, decoded or made by hand.
+
+    Its fields are all there. What would be read from the stream (``snapshot``, ``parsed`` and the
+    like) is not.
+    """
 
 
 class ConsumerLagError(WriterError):

@@ -8,11 +8,11 @@ clock or opens a socket.
 import sys as _sys
 from typing import TYPE_CHECKING
 
+from .chunks import JSON as JSON
 from .chunks import ChatCompletionChunk as ChatCompletionChunk
 from .chunks import ChoiceDelta as ChoiceDelta
 from .chunks import ChoiceLogprobs as ChoiceLogprobs
 from .chunks import ChunkChoice as ChunkChoice
-from .chunks import ContentBlock as ContentBlock
 from .chunks import FileReference as FileReference
 from .chunks import FunctionDelta as FunctionDelta
 from .chunks import GraphData as GraphData
@@ -29,7 +29,6 @@ from .chunks import Usage as Usage
 from .chunks import WebReference as WebReference
 from .chunks import WebSearchData as WebSearchData
 from .chunks import WebSearchSource as WebSearchSource
-from .chunks import parse_chunk as parse_chunk
 from .completion import ParsedChatCompletion as ParsedChatCompletion
 from .completion import ParsedChatCompletionChoice as ParsedChatCompletionChoice
 from .completion import ParsedChatCompletionMessage as ParsedChatCompletionMessage
@@ -45,8 +44,11 @@ from .events import LogprobsContentDeltaEvent as LogprobsContentDeltaEvent
 from .events import LogprobsContentDoneEvent as LogprobsContentDoneEvent
 from .events import LogprobsRefusalDeltaEvent as LogprobsRefusalDeltaEvent
 from .events import LogprobsRefusalDoneEvent as LogprobsRefusalDoneEvent
+from .events import ReasoningDeltaEvent as ReasoningDeltaEvent
+from .events import ReasoningDoneEvent as ReasoningDoneEvent
 from .events import RefusalDeltaEvent as RefusalDeltaEvent
 from .events import RefusalDoneEvent as RefusalDoneEvent
+from .parsing import parse_chunk as parse_chunk
 from .sse import ServerSentEvent as ServerSentEvent
 from .sse import SSEDecoder as SSEDecoder
 from .state import ChatCompletionStreamState as ChatCompletionStreamState

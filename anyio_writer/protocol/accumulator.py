@@ -1,34 +1,18 @@
-"""Everything that has arrived, readable as of any moment.
-
-Each thing that grows or changes is a log of what was added and when; time is a counter, the tick.
-Adding is an append. Reading as of a tick looks up how much had been added by then: that is what
-makes every snapshot exact however late it is read, and free until it is read.
-
-Of the dozen things that an answer may hold, most never come. So there is one empty log of each
-kind for all answers (``NO_TEXT``, ``NO_ITEMS``, ``NEVER``, ``NO_DATA``), which never changes: what
-adds to a log returns the log to be kept, a new one the first time::
-
-    choice.refusal = choice.refusal.append(piece, tick)
-"""
+"""Everything that has arrived of one answer, readable as of any position."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
-from operator import itemgetter
-from typing import Any, Final, Generic, Self, TypeVar
-
-import msgspec
+from collections.abc import Mapping
+from typing import Any, Final
 
 from ..errors import ValueMismatchError
 from .chunks import (
+    JSON,
     ChoiceLogprobs,
     GraphData,
     LLMData,
     LogprobToken,
     TranslationData,
-    Usage,
     WebSearchData,
 )
 from .completion import (
@@ -38,187 +22,39 @@ from .completion import (
     ParsedFunction,
     ParsedFunctionToolCall,
 )
-from .extent import JSONExtent, Wholeness, wholeness
+from .extent import JSONExtent, Wholeness, is_same_value, wholeness
+from .logs import (
+    NEVER,
+    NO_DATA,
+    NO_ITEMS,
+    NO_TEXT,
+    NO_USAGE,
+    NOW,
+    DataLog,
+    ItemLog,
+    JSONLog,
+    LatestLog,
+    UsageLog,
+    Value,
+)
+from .rules import Arguments, Progress, Stop, stop_of
 from .values import ValueReader
 
-V = TypeVar("V")
-D = TypeVar("D", bound=msgspec.Struct)
-
-NOW: Final = 2**62
-"""A tick that is later than all."""
-
-CUT_SHORT: Final = frozenset({"length", "content_filter"})
-"""The finish reasons that mean that the model was stopped in the middle."""
-
 _NO_TOOLS: Final[Mapping[str, ValueReader[Any]]] = {}
+_EMPTY_OBJECT: Final = "{}"
+_LONGEST_EMPTY_OBJECT: Final = 32
 
 
-class TextLog:
-    """A text that only grows. Pieces are joined when somebody reads, and joined once."""
-
-    __slots__ = ("_begun", "_ends", "_fresh", "_text", "_ticks", "done")
-
-    def __init__(self, begun: int | None = None) -> None:
-        self.done = False  # its done event is due only once
-        self._begun: Final = begun  # the tick of the first piece, were it empty
-        self._fresh: list[str] = []  # pieces that are not in _text yet
-        self._ticks: list[int] = []  # when each piece came
-        self._text = ""
-        self._ends: list[int] = []  # where each piece of _text ends
-
-    def __bool__(self) -> bool:
-        return bool(self._ticks)
-
-    def append(self, piece: str, tick: int) -> TextLog:
-        """Add a piece; also an empty one begins a text."""
-        if self._begun is None:
-            return TextLog(tick).append(piece, tick)
-        if piece:
-            self._fresh.append(piece)
-            self._ticks.append(tick)
-        return self
-
-    def at(self, tick: int = NOW) -> str:
-        """The text as of a tick."""
-        if self._fresh:
-            fresh, self._fresh = self._fresh, []
-            self._ends.extend(accumulate(map(len, fresh), initial=len(self._text)))
-            self._ends.pop(-len(fresh) - 1)
-            self._text += "".join(fresh)
-        count = bisect_right(self._ticks, tick)
-        if count == len(self._ticks):
-            return self._text
-        return self._text[: self._ends[count - 1]] if count else ""
-
-    def optional_at(self, tick: int) -> str | None:
-        """The text as of a tick, or None if not even an empty piece had come."""
-        return None if self._begun is None or self._begun > tick else self.at(tick)
-
-
-NO_TEXT: Final = TextLog()
-
-
-class ItemLog(Generic[V]):
-    """A list that only grows."""
-
-    __slots__ = ("_ends", "_items", "_ticks", "done")
-
-    def __init__(self) -> None:
-        self.done = False  # its done event is due only once
-        self._items: list[V] = []
-        self._ticks: list[int] = []
-        self._ends: list[int] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._items)
-
-    def extend(self, items: Sequence[V], tick: int) -> ItemLog[V]:
-        """Add items, at least one."""
-        if self is NO_ITEMS:
-            log: ItemLog[V] = ItemLog()
-            return log.extend(items, tick)
-        self._items.extend(items)
-        self._ticks.append(tick)
-        self._ends.append(len(self._items))
-        return self
-
-    def at(self, tick: int = NOW) -> list[V]:
-        """The list as of a tick, as a copy."""
-        count = bisect_right(self._ticks, tick)
-        return self._items[: self._ends[count - 1]] if count else []
-
-
-NO_ITEMS: Final[ItemLog[Any]] = ItemLog()
-
-
-class LatestLog(Generic[V]):
-    """A value that is replaced now and then. Most are set once or never."""
-
-    __slots__ = ("_earlier", "_since", "value")
-
-    def __init__(self, value: V | None = None, since: int = NOW) -> None:
-        self.value = value
-        self._since = since
-        self._earlier: list[tuple[int, V | None]] | None = None  # since when it was what
-
-    def set(self, value: V, tick: int) -> Self:
-        """Replace the value."""
-        if self.value is None:
-            return type(self)(value, tick)
-        if self._earlier is None:
-            self._earlier = []
-        self._earlier.append((self._since, self.value))
-        self.value = value
-        self._since = tick
-        return self
-
-    def at(self, tick: int) -> V | None:
-        """The value as of a tick, or None before there was one."""
-        if tick >= self._since:
-            return self.value
-        if self._earlier is None:
-            return None
-        count = bisect_right(self._earlier, tick, key=itemgetter(0))
-        return self._earlier[count - 1][1] if count else None
-
-
-NEVER: Final[LatestLog[Any]] = LatestLog()
-
-
-class DataLog(LatestLog[D]):
-    """What a built-in tool reports: in each field the last value that was not empty."""
-
-    __slots__ = ()
-
-    def merge(self, data: D, tick: int) -> Self:
-        """Take over the fields of ``data`` that say something."""
-        if self.value is None:
-            return self.set(data, tick)
-        said = {name: value for name in data.__struct_fields__ if (value := getattr(data, name))}
-        return self.set(msgspec.structs.replace(self.value, **said), tick) if said else self
-
-
-NO_DATA: Final[DataLog[Any]] = DataLog()
-
-
-class Value:
-    """What a text says as a value, read once for each length that the text has had."""
-
-    __slots__ = ("_error", "_length", "_reader", "_value")
-
-    def __init__(self, reader: ValueReader[Any]) -> None:
-        self._reader: Final = reader
-        self._length = -1
-        self._value: Any = None
-        self._error: ValueMismatchError | None = None
-
-    def of(self, text: str) -> Any:
-        """The value; None if the text does not fit."""
-        if len(text) != self._length:
-            self._value = self._error = None
-            try:
-                self._value = self._reader.decode(text)
-            except ValueMismatchError as exc:
-                self._error = exc
-            except Exception as exc:  # noqa: BLE001 - the type's own code may raise anything
-                reason = f"{type(exc).__name__}: {exc}"
-                self._error = ValueMismatchError(
-                    f"reading the text raised {reason}", text=text, reason=reason
-                )
-                self._error.__cause__ = exc
-            self._length = len(text)
-        return self._value
-
-    def error_of(self, text: str) -> ValueMismatchError | None:
-        """Why the text does not fit; None if it does."""
-        self.of(text)
-        return self._error
+def is_empty_object(text: str) -> bool:
+    """Whether a text is an empty JSON object."""
+    return len(text) <= _LONGEST_EMPTY_OBJECT and "".join(text.split()) == _EMPTY_OBJECT
 
 
 class ToolCallLog:
     """One tool call. Its id, type and name are set once; its arguments grow."""
 
     __slots__ = (
+        "_empty_since",
         "_malformed",
         "_tools",
         "_value",
@@ -243,65 +79,136 @@ class ToolCallLog:
         self.arguments = NO_TEXT
         self.extra: LatestLog[Any] = NEVER
         self.extent: Final = JSONExtent()
-        self.done_at: int | None = None  # the tick of its done event, which is due only once
+        self.done_at: int | None = None  # the position of its done event, which is due only once
         self._tools = tools
         self._value: Value | None = None
         self._malformed = False
         self._whole = False
+        self._empty_since: int | None = None  # from when on {} stands for the arguments
 
-    def append(self, piece: str, tick: int) -> None:
-        """Add a piece of the arguments that is not empty."""
-        self.arguments = self.arguments.append(piece, tick)
+    @property
+    def is_free_text(self) -> bool:
+        """Whether the arguments are the text of a custom tool instead of JSON."""
+        return self.type.value == "custom"
+
+    # Arguments.
+
+    def add(self, piece: str, position: int) -> str:
+        """Take a piece of the arguments; returns what is new in it."""
+        is_amid = self.arguments and not self.extent.closed
+        if not piece or not (is_amid or self._is_news(piece, position)):
+            return ""
+        self.arguments = self.arguments.append(piece, position)
         self.extent.feed(piece)
         if self._whole and not piece.isspace():
             self._whole = False
+        return piece
+
+    def _is_news(self, piece: str, position: int) -> bool:
+        """Whether a piece adds something to arguments that have not begun, or may be whole."""
+        if self.is_free_text:
+            return True
+        if self.arguments:
+            return not (self.is_whole() and (is_empty_object(piece) or self.repeats(piece)))
+        if is_empty_object(piece):
+            # Some servers send {} before the real arguments. It counts when the call is done.
+            if self._empty_since is None:
+                self._empty_since = position
+            return False
+        return self._empty_since is None or not piece.isspace()
+
+    def settle_empty_object(self, position: int) -> str:
+        """The call is done: an empty object is all its arguments. Returns what is new by that."""
+        if self._empty_since is None or self.arguments:
+            return ""
+        self.arguments = self.arguments.append(_EMPTY_OBJECT, position)
+        self.extent.feed(_EMPTY_OBJECT)
+        return _EMPTY_OBJECT
+
+    def repeats(self, piece: str) -> bool:
+        """Whether a piece is all of the arguments once more. Looks at no more than the piece."""
+        text = self.arguments.at()
+        if len(piece) < len(text) // 2:
+            return False
+        return piece == text or is_same_value(piece, text)
 
     def is_whole(self) -> bool:
-        """Whether the arguments are one whole JSON value that says itself where it ends."""
-        if not self.extent.closed or self._malformed:
+        """Whether the arguments are one object, array or string of JSON, and no empty object."""
+        if not self.extent.closed or self._malformed or self.is_free_text:
             return False
         if not self._whole:
             # Parsed once: only white space keeps it whole, and what does not parse never will.
-            self._whole = wholeness(self.arguments.at()) is Wholeness.WHOLE
+            text = self.arguments.at()
+            if is_empty_object(text):
+                return False
+            self._whole = wholeness(text) is Wholeness.WHOLE
             self._malformed = not self._whole
         return self._whole
 
-    def is_cut_off(self, *, cut_short: bool) -> bool:
-        """Whether the arguments began and did not end.
+    def progress(self, *, is_anonymous: bool) -> Progress:
+        """How far the arguments have come.
 
         Args:
-            cut_short: Whether the model was stopped in the middle: arguments that had not begun
-                were then about to.
+            is_anonymous: Whether it is asked for a piece with neither index nor id. Servers that
+                send such pieces send whole calls, so an empty object is all the arguments.
         """
+        if self.is_whole():
+            return Progress.WHOLE
+        if self.arguments and not is_empty_object(self.arguments.at()):
+            return Progress.BEGUN
+        is_empty = self.arguments or self._empty_since is not None
+        return Progress.WHOLE if is_anonymous and is_empty else Progress.NONE
+
+    def may_be_all(self) -> bool:
+        """Whether the arguments are whole as they are, an empty object included."""
+        if self.is_whole():
+            return True
+        if not self.arguments:
+            return self._empty_since is not None
+        return self.extent.closed and is_empty_object(self.arguments.at())
+
+    def arguments_form(self) -> Arguments:
+        """What the arguments look like."""
+        if self.may_be_all():
+            return Arguments.WHOLE
         text = self.arguments.at()
         if not text.strip():
-            return cut_short
-        return wholeness(text) is Wholeness.TRUNCATED
+            return Arguments.MISSING
+        if not self.is_free_text and wholeness(text) is Wholeness.TRUNCATED:
+            return Arguments.BEGUN
+        return Arguments.ENDED
 
-    def reader_at(self, tick: int = NOW) -> ValueReader[Any] | None:
-        """What its arguments are read with, if its tool's type was known as of a tick."""
-        return self._tools.get(self.name.at(tick) or "")
+    # Reading.
 
-    def value_at(self, tick: int) -> Any:
+    def reader_at(self, position: int = NOW) -> ValueReader[Any] | None:
+        """What its arguments are read with, if its tool's type was known as of a position."""
+        return self._tools.get(self.name.at(position) or "")
+
+    def value_at(self, position: int) -> Any:
         """The arguments as a value, once they are done; None if they do not fit their type."""
-        if self.done_at is None or self.done_at > tick or (reader := self.reader_at(tick)) is None:
+        if self.done_at is None or self.done_at > position:
+            return None
+        if (reader := self.reader_at(position)) is None:
             return None
         if self._value is None:
             self._value = Value(reader)  # a name is set once, and so is what goes with it
-        return self._value.of(self.arguments.at(tick))
+        return self._value.of(self.arguments.at(position))
 
-    def at(self, tick: int) -> ParsedFunctionToolCall:
-        """The call as of a tick."""
+    def at(self, position: int) -> ParsedFunctionToolCall:
+        """The call as of a position."""
+        arguments = self.arguments.at(position)
+        if not arguments and self._empty_since is not None and self._empty_since <= position:
+            arguments = _EMPTY_OBJECT
         return ParsedFunctionToolCall(
             index=self.index,
-            id=self.id.at(tick) or "",
-            type=self.type.at(tick) or "function",
+            id=self.id.at(position) or "",
+            type=self.type.at(position) or "function",
             function=ParsedFunction(
-                name=self.name.at(tick) or "",
-                arguments=self.arguments.at(tick),
-                parsed_arguments=self.value_at(tick),
+                name=self.name.at(position) or "",
+                arguments=arguments,
+                parsed_arguments=self.value_at(position),
             ),
-            extra_content=self.extra.at(tick),
+            extra_content=self.extra.at(position),
         )
 
 
@@ -309,9 +216,30 @@ class ChoiceLog:
     """One choice."""
 
     __slots__ = (
-        *("_value", "born", "calls", "calls_by_index", "calls_by_wire_index", "content"),
-        *("ended_at", "finish_reason", "graph_data", "index", "llm_data", "logprobs_content"),
-        *("logprobs_refusal", "reader", "reasoning", "refusal", "role", "translation_data"),
+        "_value",
+        "born",
+        "calls",
+        "calls_by_id",
+        "calls_by_index",
+        "calls_by_wire_index",
+        "content",
+        "ended_at",
+        "extra",
+        "finish_reason",
+        "graph_data",
+        "has_content",
+        "index",
+        "is_finished",
+        "llm_data",
+        "logprobs_content",
+        "logprobs_refusal",
+        "next_call_index",
+        "reader",
+        "reasoning",
+        "reasoning_key",
+        "refusal",
+        "role",
+        "translation_data",
         "web_search_data",
     )
 
@@ -320,15 +248,22 @@ class ChoiceLog:
         self.born: Final = born
         self.reader: Final = reader
         """What its text is read with, if the request had a response format."""
-        self.ended_at: int | None = None  # the tick from which its text is whole
+        self.has_content = False
+        """Whether a text, reasoning, a refusal or a call has begun."""
+        self.is_finished = False
+        """Whether it has a finish reason, and no content came after that."""
+        self.ended_at: int | None = None  # the position from which its text is whole
         self._value = None if reader is None else Value(reader)
         self.role: LatestLog[str] = NEVER
         self.content = NO_TEXT
         self.refusal = NO_TEXT
         self.reasoning = NO_TEXT
+        self.reasoning_key: LatestLog[str] = NEVER
         self.calls: Final[list[ToolCallLog]] = []  # in the order in which they began
+        self.calls_by_id: Final[dict[str, ToolCallLog]] = {}  # the latest with this id
         self.calls_by_index: Final[dict[int, ToolCallLog]] = {}
         self.calls_by_wire_index: Final[dict[int, ToolCallLog]] = {}  # as the server counts
+        self.next_call_index = 0  # greater than the index of any call
         self.logprobs_content: ItemLog[LogprobToken] = NO_ITEMS
         self.logprobs_refusal: ItemLog[LogprobToken] = NO_ITEMS
         self.finish_reason: LatestLog[str] = NEVER
@@ -336,65 +271,64 @@ class ChoiceLog:
         self.llm_data: DataLog[LLMData] = NO_DATA
         self.translation_data: DataLog[TranslationData] = NO_DATA
         self.web_search_data: DataLog[WebSearchData] = NO_DATA
+        self.extra: dict[str, JSONLog] | None = None
 
     @property
-    def has_content(self) -> bool:
-        """Whether the model has said anything yet, in whatever form."""
-        return bool(
-            self.content
-            or self.calls
-            or self.refusal
-            or self.reasoning
-            or self.logprobs_content
-            or self.logprobs_refusal
-        )
+    def stop(self) -> Stop:
+        """What its finish reason says about its end."""
+        return stop_of(self.finish_reason.value)
 
-    @property
-    def is_cut_short(self) -> bool:
-        """Whether its finish reason says that the model was stopped in the middle."""
-        return self.finish_reason.value in CUT_SHORT
-
-    def value_at(self, tick: int) -> Any:
+    def value_at(self, position: int) -> Any:
         """The text as a value, once it is whole; None if it does not fit or there is none."""
-        if self.ended_at is None or self.ended_at > tick:
+        if self.ended_at is None or self.ended_at > position:
             return None
-        if self._value is None or self.refusal.at(tick) or self.is_cut_short:
+        if self._value is None or self.refusal.at(position) or self.stop.is_cut_short:
             return None
-        return self._value.of(self.content.at(tick))
+        return self._value.of(self.content.at(position))
 
     @property
     def mismatch(self) -> ValueMismatchError | None:
         """Why the text does not fit the response format, where it has to."""
-        # What a model says beside its calls is talk; some put white space there.
+        # A response format does not apply to text beside calls; some put white space there.
         if self._value is None or self.refusal or self.calls:
             return None
         return self._value.error_of(self.content.at())
 
-    def at(self, tick: int) -> ParsedChatCompletionChoice[Any]:
-        """The choice as of a tick."""
-        calls = [call.at(tick) for call in self.calls if call.born <= tick]
+    def at(self, position: int) -> ParsedChatCompletionChoice[Any]:
+        """The choice as of a position."""
+        calls = [call.at(position) for call in self.calls if call.born <= position]
         calls.sort(key=lambda call: call.index)
-        content = self.logprobs_content.at(tick)
-        refusal = self.logprobs_refusal.at(tick)
+        content = self.logprobs_content.at(position)
+        refusal = self.logprobs_refusal.at(position)
+        extra: dict[str, JSON] = {}
+        for name, log in (self.extra or {}).items():
+            if (value := log.at(position)) is not None:
+                extra[name] = value
         return ParsedChatCompletionChoice(
             index=self.index,
-            finish_reason=self.finish_reason.at(tick),
+            finish_reason=self.finish_reason.at(position),
             logprobs=(
                 ChoiceLogprobs(content=content or None, refusal=refusal or None)
                 if content or refusal
                 else None
             ),
             message=ParsedChatCompletionMessage(
-                role=self.role.at(tick) or "assistant",
-                content=self.content.optional_at(tick),
-                refusal=self.refusal.optional_at(tick),
+                role=self.role.at(position) or "assistant",
+                content=self.content.optional_at(position),
+                refusal=self.refusal.optional_at(position),
                 tool_calls=calls or None,
-                parsed=self.value_at(tick),
-                reasoning_content=self.reasoning.optional_at(tick),
-                graph_data=self.graph_data.at(tick),
-                llm_data=self.llm_data.at(tick),
-                translation_data=self.translation_data.at(tick),
-                web_search_data=self.web_search_data.at(tick),
+                parsed=self.value_at(position),
+                reasoning_content=self.reasoning.optional_at(position),
+                reasoning_key=self.reasoning_key.at(position),
+                graph_data=self.graph_data.at(position),
+                llm_data=self.llm_data.at(position),
+                translation_data=self.translation_data.at(position),
+                web_search_data=self.web_search_data.at(position),
+                annotations=extra.pop("annotations", None),
+                audio=extra.pop("audio", None),
+                images=extra.pop("images", None),
+                reasoning_details=extra.pop("reasoning_details", None),
+                extra=extra,
             ),
         )
 
@@ -408,8 +342,17 @@ class Accumulator:
     """
 
     __slots__ = (
-        *("__weakref__", "choices", "created", "id", "model", "reader", "service_tier"),
-        *("system_fingerprint", "tick", "tools", "usage"),
+        "__weakref__",
+        "choices",
+        "created",
+        "id",
+        "model",
+        "position",
+        "reader",
+        "service_tier",
+        "system_fingerprint",
+        "tools",
+        "usage",
     )
 
     def __init__(
@@ -419,39 +362,42 @@ class Accumulator:
     ) -> None:
         self.reader: Final = reader
         self.tools: Final = tools or _NO_TOOLS
-        self.tick = 0
+        self.position = 0
         self.id: LatestLog[str] = NEVER
         self.created: LatestLog[int] = NEVER
         self.model: LatestLog[str] = NEVER
         self.service_tier: LatestLog[str] = NEVER
         self.system_fingerprint: LatestLog[str] = NEVER
-        self.usage: LatestLog[Usage] = NEVER
+        self.usage: UsageLog = NO_USAGE
         self.choices: Final[dict[int, ChoiceLog]] = {}
 
-    def completion(self, tick: int = NOW) -> ParsedChatCompletion[Any]:
-        """The completion as of a tick."""
-        choices = [choice for choice in self.choices.values() if choice.born <= tick]
+    def completion(self, position: int = NOW) -> ParsedChatCompletion[Any]:
+        """The completion as of a position."""
+        choices = [choice for choice in self.choices.values() if choice.born <= position]
         choices.sort(key=lambda choice: choice.index)
         return ParsedChatCompletion(
-            id=self.id.at(tick) or "",
-            choices=[choice.at(tick) for choice in choices],
-            created=self.created.at(tick) or 0,
-            model=self.model.at(tick) or "",
-            service_tier=self.service_tier.at(tick),
-            system_fingerprint=self.system_fingerprint.at(tick),
-            usage=self.usage.at(tick),
+            id=self.id.at(position) or "",
+            choices=[choice.at(position) for choice in choices],
+            created=self.created.at(position) or 0,
+            model=self.model.at(position) or "",
+            service_tier=self.service_tier.at(position),
+            system_fingerprint=self.system_fingerprint.at(position),
+            usage=self.usage.at(position),
         )
 
 
 class Snapshot:
-    """A function that returns the completion as of the moment when this was made."""
+    """A function that returns the completion as it was when this was made."""
 
-    __slots__ = ("_accumulator", "_tick")
+    __slots__ = (
+        "_accumulator",
+        "_position",
+    )
 
     def __init__(self, accumulator: Accumulator) -> None:
         self._accumulator = accumulator
-        self._tick = accumulator.tick
+        self._position = accumulator.position
 
     def __call__(self) -> ParsedChatCompletion[Any]:
         """The completion as of then."""
-        return self._accumulator.completion(self._tick)
+        return self._accumulator.completion(self._position)

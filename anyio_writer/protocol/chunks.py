@@ -1,22 +1,24 @@
-"""One JSON payload to one ``ChatCompletionChunk``: what the API and its look-alikes send.
+"""One chunk of a streamed completion, in the one form that the rest of the library reads.
 
-The structs require nothing: servers leave out, null and misspell what they like. What a server
-may send in several JSON types (content as blocks, arguments as an object, one tool call instead of
-a list) is typed so, and read by ``state``. Fields that are not listed are skipped unread; they
-stay reachable in the raw payload.
+The structs require nothing: servers leave out, null and misspell what they like. They hold the
+normal form. What a server may send in another form (content as blocks, arguments as an object, the
+usage inside a choice) is typed here as ``None``, which makes the fast decoder refuse it, and
+``parsing`` then reads it the slow way into the fields where it belongs. So the usual chunk pays
+nothing for the forms that are rare. Fields of a chunk or choice that are not listed are skipped
+unread; they stay reachable in the raw payload.
 """
 
 # No annotations from __future__: msgspec would have to evaluate each of them for the decoder.
 
-import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from ..errors import APIResponseValidationError
-from .json import MAX_DEPTH, is_array, is_deeper_than, is_object, mend_text, shorten
-
-DEFAULT_MAX_DEPTH: Final = MAX_DEPTH
+if TYPE_CHECKING:
+    JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | float | bool | None"
+    """A decoded JSON value of no known shape."""
+else:
+    JSON = Any  # msgspec cannot decode a type that refers to itself
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -27,7 +29,7 @@ class _Part(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """
 
 
-class TopLogprob(_Part, frozen=True):
+class TopLogprob(_Part, frozen=True, omit_defaults=False):
     """One of the likeliest tokens at a position."""
 
     token: str = ""
@@ -35,7 +37,7 @@ class TopLogprob(_Part, frozen=True):
     bytes: tuple[int, ...] | None = None
 
 
-class LogprobToken(_Part, frozen=True):
+class LogprobToken(_Part, frozen=True, omit_defaults=False):
     """A token with its log probability and its likeliest rivals."""
 
     token: str = ""
@@ -51,29 +53,27 @@ class ChoiceLogprobs(_Part, frozen=True):
     refusal: list[LogprobToken] | None = None
 
 
-class ContentBlock(_Part, frozen=True):
-    """An element of ``content`` where a server sends a list; only text blocks are text."""
-
-    type: str | None = None
-    text: str | None = None
-
-
 class FunctionDelta(_Part, frozen=True):
-    """The function's name, and a piece of its arguments: JSON text, or an object by some."""
+    """The function's name, and a piece of its arguments as JSON text."""
 
     name: str | None = None
-    arguments: str | dict[str, Any] | None = None
+    arguments: str | None = None
 
 
 class ToolCallDelta(_Part, frozen=True):
-    """A piece of a tool call."""
+    """A piece of a tool call.
+
+    The ``custom`` tool calls of OpenAI come out with ``type`` "custom", their name and their input
+    as ``function.name`` and ``function.arguments``.
+    """
 
     index: int | None = None
     id: str | None = None
     type: str | None = None
     function: FunctionDelta | None = None
+    custom: None = None
     extra_content: Any = None
-    """What Gemini's compatible API wants back in the next turn."""
+    """What Gemini's compatible API requires back in the next turn."""
 
 
 class Source(_Part, frozen=True):
@@ -158,33 +158,57 @@ class WebSearchData(_Part, frozen=True):
     answer: str | None = None
 
 
-class ChoiceDelta(_Part, frozen=True):
-    """What a chunk adds to one choice."""
+class ChoiceDelta(_Part, frozen=True, forbid_unknown_fields=True):
+    """What a chunk adds to one choice.
+
+    Where ``content`` is a list of blocks, text blocks come out as ``content`` and thinking blocks
+    as ``reasoning``.
+    """
 
     role: str | None = None
-    content: str | list[str | ContentBlock] | None = None
+    content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     """Another spelling of ``reasoning_content``."""
-    tool_calls: list[ToolCallDelta] | ToolCallDelta | None = None
+    tool_calls: list[ToolCallDelta] | None = None
     graph_data: GraphData | None = None
     llm_data: LLMData | None = None
     translation_data: TranslationData | None = None
     web_search_data: WebSearchData | None = None
+    extra: dict[str, Any] | None = None
+    """All other fields that were not empty, as they came."""
+
+    # Some servers send these as null in every delta. With a value they are read the slow way.
+    annotations: None = None
+    audio: None = None
+    function_call: None = None
+    image_data: None = None
+    images: None = None
+    name: None = None
+    provider_specific_fields: None = None
+    reasoning_details: None = None
+    thinking_blocks: None = None
+    tool_call_id: None = None
+    trace_details: None = None
 
 
 class ChunkChoice(_Part, frozen=True):
     """One choice of a chunk.
 
-    The deprecated ``message`` that Writer sends beside ``delta`` repeats it and is not read; it
-    becomes the delta where a server sends no other.
+    The deprecated ``message`` that Writer sends beside ``delta`` repeats it and is not read.
     """
 
     index: int | None = None
     delta: ChoiceDelta | None = None
+    whole_message: ChoiceDelta | None = None
+    """The ``message`` of a choice that has no delta."""
     finish_reason: str | None = None
     logprobs: ChoiceLogprobs | None = None
+    error: None = None
+    """With a value it becomes the chunk's ``error``."""
+    usage: None = None
+    """With a value it becomes the chunk's ``usage``."""
 
 
 class TokenDetails(_Part, frozen=True):
@@ -195,14 +219,14 @@ class TokenDetails(_Part, frozen=True):
 
 
 class Usage(_Part, frozen=True):
-    """Token counts. Knowledge Graph work is not in them.
+    """Token counts; None where the server gave none. Knowledge Graph work is not in them.
 
     Servers spell the details in two ways; both are read into the API's own spelling.
     """
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
     prompt_token_details: TokenDetails | None = None
     completion_tokens_details: TokenDetails | None = None
     prompt_tokens_details: TokenDetails | None = None
@@ -215,6 +239,23 @@ class Usage(_Part, frozen=True):
             msgspec.structs.force_setattr(
                 self, "completion_tokens_details", self.completion_token_details
             )
+
+    def merge(self, later: "Usage") -> "Usage":
+        """These counts, with those of ``later`` that are known."""
+        return _merge(self, later)
+
+
+def _merge(earlier: Any, later: Any) -> Any:
+    known = {
+        name: value
+        for name in later.__struct_fields__
+        if (value := getattr(later, name)) is not None
+    }
+    for name, value in known.items():
+        before = getattr(earlier, name)
+        if before is not None and isinstance(value, TokenDetails):
+            known[name] = _merge(before, value)
+    return msgspec.structs.replace(earlier, **known)
 
 
 class ChatCompletionChunk(_Part, frozen=True):
@@ -231,6 +272,8 @@ class ChatCompletionChunk(_Part, frozen=True):
     service_tier: str | None = None
     usage: Usage | None = None
     choices: list[ChunkChoice] | None = None
+    x_groq: None = None
+    """Its usage becomes the chunk's own."""
     error: Any = None
     """An error where a server reports one inside a stream: an object or a string."""
     tpe: str | None = None
@@ -245,95 +288,3 @@ class ChatCompletionChunk(_Part, frozen=True):
             or self.object == "error"
             or (self.tpe is not None and self.errors is not None)
         )
-
-
-_decode: Final = msgspec.json.Decoder(ChatCompletionChunk).decode
-
-
-def parse_chunk(payload: bytes, max_depth: int = DEFAULT_MAX_DEPTH) -> ChatCompletionChunk:
-    """Decode the data of one server-sent event.
-
-    What is not Unicode (bytes that are not UTF-8, escapes of half a surrogate pair) is read as
-    U+FFFD. A field of the wrong JSON type is taken as missing where nothing depends on it (a date,
-    a fingerprint, a usage count).
-
-    Args:
-        payload: JSON text.
-        max_depth: How deeply arrays and objects may be nested.
-
-    Raises:
-        APIResponseValidationError: Not JSON, not an object, nested too deeply, or a wrong type
-            where the value is needed (choices, indices, content, tool calls, finish reasons).
-    """
-    # Two bytes a level are the least that valid JSON needs, so short payloads need no look.
-    if len(payload) > 2 * max_depth and is_deeper_than(payload, max_depth):
-        raise _invalid(payload, f"it is nested more than {max_depth} levels deep")
-    try:
-        chunk = _decode(payload)
-        for choice in chunk.choices or ():
-            if choice.delta is None:
-                return _parse_leniently(payload)
-    except msgspec.ValidationError:
-        return _parse_leniently(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        if (mended := mend_text(payload)) != payload:
-            return parse_chunk(mended, max_depth)
-        raise _invalid(payload, _reason(exc)) from exc
-    return chunk
-
-
-# Parts that an answer can do without: what is wrong inside one of them costs only that part.
-_DISPENSABLE: Final = (
-    r"\$(?:\.usage"
-    r"|\.(?:id|object|created|model|system_fingerprint|service_tier|tpe)"
-    r"|\.choices\[\d+\]\.logprobs"
-    r"|\.choices\[\d+\]\.delta\.(?:role|reasoning|reasoning_content|graph_data|llm_data"
-    r"|translation_data|web_search_data)"
-    r"|\.choices\[\d+\]\.delta\.tool_calls(?:\[\d+\])?\.type)(?=[.\[]|$)"
-)
-_STEP: Final = r"\.(\w+)|\[(\d+)\]"
-_WHERE: Final = r" - at `(.+)`$"
-
-
-def _parse_leniently(payload: bytes) -> ChatCompletionChunk:
-    """The slow way, for the chunks that the plain decoder cannot take as they are."""
-    try:
-        data = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        if (mended := mend_text(payload)) != payload:
-            return _parse_leniently(mended)
-        raise _invalid(payload, _reason(exc)) from exc
-    if not is_object(data):
-        raise _invalid(payload, f"it is not an object but {type(data).__name__}")
-    if data.get("error") is not None:  # whatever else is wrong with it
-        return ChatCompletionChunk(error=data["error"])
-    choices: Any = data.get("choices")
-    for choice in choices if is_array(choices) else ():
-        if is_object(choice) and choice.get("delta") is None:
-            choice["delta"] = choice.get("message")
-    while True:
-        try:
-            return msgspec.convert(data, ChatCompletionChunk)
-        except msgspec.ValidationError as exc:
-            where = re.search(_WHERE, str(exc))
-            part = re.match(_DISPENSABLE, where[1]) if where else None
-            if part is None:
-                raise _invalid(payload, str(exc)) from exc
-            _remove(data, part[0])
-
-
-def _remove(data: Any, path: str) -> None:
-    """Delete what a path such as ``$.choices[0].logprobs`` leads to."""
-    *steps, last = [name or int(index) for name, index in re.findall(_STEP, path)]
-    for step in steps:
-        data = data[step]
-    del data[last]
-
-
-def _reason(exc: Exception) -> str:
-    return "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
-
-
-def _invalid(payload: bytes, reason: str) -> APIResponseValidationError:
-    shown = shorten(payload)
-    return APIResponseValidationError(f"Not a chunk of a chat stream: {reason}.", body=shown)

@@ -11,6 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 
 from .chunks import (
+    JSON,
     ChoiceLogprobs,
     GraphData,
     LLMData,
@@ -59,7 +60,15 @@ class ParsedChatCompletionMessage(msgspec.Struct, Generic[T], frozen=True):
     Attributes:
         content: The text; None if there was none.
         parsed: The text as a value of the request's response format, if it had one.
-        reasoning_content: What some models think aloud, where the server sends it.
+        reasoning_content: The model's reasoning, where the server sends it, under whichever name.
+        reasoning_key: The name under which the reasoning came: "reasoning_content" or
+            "reasoning". Some servers require it back under that name.
+        annotations: Such as citations: the lists of all chunks, joined.
+        audio: The last value.
+        images: The lists of all chunks, joined.
+        reasoning_details: What OpenRouter and others require back in the next request.
+        extra: All other fields that the server sent, as they came: the last value that was not
+            empty, or the lists of all chunks, joined.
     """
 
     role: str = "assistant"
@@ -72,6 +81,12 @@ class ParsedChatCompletionMessage(msgspec.Struct, Generic[T], frozen=True):
     llm_data: LLMData | None = None
     translation_data: TranslationData | None = None
     web_search_data: WebSearchData | None = None
+    reasoning_key: str | None = None
+    annotations: JSON = None
+    audio: JSON = None
+    images: JSON = None
+    reasoning_details: JSON = None
+    extra: dict[str, JSON] = {}
 
     def to_param(self) -> dict[str, Any]:
         """This message as one of the next request's ``messages``."""

@@ -26,6 +26,7 @@ from typing import (
 
 import msgspec
 
+from ..errors import DetachedEventError
 from .chunks import ChatCompletionChunk, LogprobToken
 
 if TYPE_CHECKING:
@@ -35,30 +36,46 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class _Moment:
-    """Room for the moment an event stands for, beside the struct's fields and not in its JSON.
+class _Origin:
+    """One slot for where an event came from, beside the struct's fields and not in its JSON.
 
-    ``_moment`` is ``(accumulator, tick, payload)``. Only a chunk's event has the payload: whoever
-    keeps a piece of text is not to keep the bytes that it came in. A struct field would show up in
-    the JSON and a ``__dict__`` would cost five times the memory.
+    ``_origin`` is ``(accumulator, position, payload)``. Only a chunk's event has the payload: a
+    piece of text that is kept should not keep the bytes that it came in. A struct field would show
+    up in the JSON, and a ``__dict__`` would cost five times the memory.
     """
 
-    __slots__ = ("_moment",)
+    __slots__ = ("_origin",)
 
-    if TYPE_CHECKING:  # at run time msgspec would want to resolve it
-        _moment: tuple[Accumulator, int, bytes]
 
+_slot: Final = _Origin.__dict__["_origin"]
 
 # Events are frozen, so the slot is filled through its descriptor.
-set_moment: Final = _Moment.__dict__["_moment"].__set__
+set_origin: Final = _slot.__set__
 
 
-class _Event(msgspec.Struct, _Moment, frozen=True, gc=False, tag_field="type"):
+class _Event(msgspec.Struct, _Origin, frozen=True, gc=False, tag_field="type"):
     def __copy__(self) -> Any:
-        return self  # immutable, and a field-wise copy would lose the moment
+        return self  # immutable, and a field-wise copy would lose the origin
 
     def __deepcopy__(self, memo: object) -> Any:
         return self
+
+
+def _origin_of(event: _Event) -> tuple[Accumulator, int, bytes]:
+    """Where an event came from.
+
+    Raises:
+        DetachedEventError: It was pickled, decoded or made by hand.
+    """
+    try:
+        origin: tuple[Accumulator, int, bytes] = _slot.__get__(event)
+    except AttributeError:
+        raise DetachedEventError(
+            f"This {type(event).__name__} was unpickled, decoded or made by hand, so only its "
+            "fields are known. What else an event can say (snapshot, parsed, arguments, raw and "
+            "the like) is read from the stream that it came from."
+        ) from None
+    return origin
 
 
 class ChunkEvent(_Event, frozen=True, gc=False, tag="chunk"):
@@ -75,13 +92,13 @@ class ChunkEvent(_Event, frozen=True, gc=False, tag="chunk"):
     @property
     def snapshot(self) -> ParsedChatCompletion[Any]:
         """The completion so far, this chunk included."""
-        accumulator, tick, _ = self._moment
-        return accumulator.completion(tick)
+        accumulator, position, _ = _origin_of(self)
+        return accumulator.completion(position)
 
     @property
     def raw(self) -> bytes:
         """The chunk's JSON as the server sent it, unknown fields and all."""
-        return self._moment[2]
+        return _origin_of(self)[2]
 
 
 class ContentDeltaEvent(_Event, frozen=True, gc=False, tag="content.delta"):
@@ -105,8 +122,8 @@ class ContentDeltaEvent(_Event, frozen=True, gc=False, tag="content.delta"):
     @property
     def snapshot(self) -> str:
         """The choice's text so far."""
-        accumulator, tick, _ = self._moment
-        return accumulator.choices[self.choice_index].content.at(tick)
+        accumulator, position, _ = _origin_of(self)
+        return accumulator.choices[self.choice_index].content.at(position)
 
     @property
     def parsed(self) -> Any:
@@ -116,11 +133,11 @@ class ContentDeltaEvent(_Event, frozen=True, gc=False, tag="content.delta"):
         end for now. None while there is nothing. Parsed anew by each read, so read it as often as
         you show it, and not more often.
         """
-        accumulator, tick, _ = self._moment
+        accumulator, position, _ = _origin_of(self)
         reader = accumulator.reader
         if reader is None:
             return None
-        return reader.partial(accumulator.choices[self.choice_index].content.at(tick))
+        return reader.partial(accumulator.choices[self.choice_index].content.at(position))
 
 
 class ContentDoneEvent(_Event, Generic[T], frozen=True, gc=False, tag="content.done"):
@@ -139,8 +156,8 @@ class ContentDoneEvent(_Event, Generic[T], frozen=True, gc=False, tag="content.d
         calls, cut off by ``max_tokens`` or a filter, or wrong. In the latter cases the stream
         ends with an error.
         """
-        accumulator, tick, _ = self._moment
-        value: T | None = accumulator.choices[self.choice_index].value_at(tick)
+        accumulator, position, _ = _origin_of(self)
+        value: T | None = accumulator.choices[self.choice_index].value_at(position)
         return value
 
 
@@ -155,8 +172,8 @@ class RefusalDeltaEvent(_Event, frozen=True, gc=False, tag="refusal.delta"):
     @property
     def snapshot(self) -> str:
         """The choice's refusal so far."""
-        accumulator, tick, _ = self._moment
-        return accumulator.choices[self.choice_index].refusal.at(tick)
+        accumulator, position, _ = _origin_of(self)
+        return accumulator.choices[self.choice_index].refusal.at(position)
 
 
 class RefusalDoneEvent(_Event, frozen=True, gc=False, tag="refusal.done"):
@@ -166,6 +183,35 @@ class RefusalDoneEvent(_Event, frozen=True, gc=False, tag="refusal.done"):
 
     choice_index: int
     refusal: str
+
+
+class ReasoningDeltaEvent(_Event, frozen=True, gc=False, tag="reasoning.delta"):
+    """A piece of the model's reasoning arrived.
+
+    Attributes:
+        choice_index: Whose reasoning.
+        delta: The new piece, never empty.
+    """
+
+    type: ClassVar[Literal["reasoning.delta"]] = "reasoning.delta"
+
+    choice_index: int
+    delta: str
+
+    @property
+    def snapshot(self) -> str:
+        """The choice's reasoning so far."""
+        accumulator, position, _ = _origin_of(self)
+        return accumulator.choices[self.choice_index].reasoning.at(position)
+
+
+class ReasoningDoneEvent(_Event, frozen=True, gc=False, tag="reasoning.done"):
+    """A choice's reasoning is complete; ``reasoning`` is all of it."""
+
+    type: ClassVar[Literal["reasoning.done"]] = "reasoning.done"
+
+    choice_index: int
+    reasoning: str
 
 
 class LogprobsContentDeltaEvent(_Event, frozen=True, gc=False, tag="logprobs.content.delta"):
@@ -179,8 +225,8 @@ class LogprobsContentDeltaEvent(_Event, frozen=True, gc=False, tag="logprobs.con
     @property
     def snapshot(self) -> list[LogprobToken]:
         """All of the choice's text tokens so far."""
-        accumulator, tick, _ = self._moment
-        return accumulator.choices[self.choice_index].logprobs_content.at(tick)
+        accumulator, position, _ = _origin_of(self)
+        return accumulator.choices[self.choice_index].logprobs_content.at(position)
 
 
 class LogprobsContentDoneEvent(_Event, frozen=True, gc=False, tag="logprobs.content.done"):
@@ -203,8 +249,8 @@ class LogprobsRefusalDeltaEvent(_Event, frozen=True, gc=False, tag="logprobs.ref
     @property
     def snapshot(self) -> list[LogprobToken]:
         """All of the choice's refusal tokens so far."""
-        accumulator, tick, _ = self._moment
-        return accumulator.choices[self.choice_index].logprobs_refusal.at(tick)
+        accumulator, position, _ = _origin_of(self)
+        return accumulator.choices[self.choice_index].logprobs_refusal.at(position)
 
 
 class LogprobsRefusalDoneEvent(_Event, frozen=True, gc=False, tag="logprobs.refusal.done"):
@@ -241,8 +287,10 @@ class FunctionToolCallArgumentsDeltaEvent(
     @property
     def arguments(self) -> str:
         """The call's arguments so far, as JSON text."""
-        accumulator, tick, _ = self._moment
-        return accumulator.choices[self.choice_index].calls_by_index[self.index].arguments.at(tick)
+        accumulator, position, _ = _origin_of(self)
+        return (
+            accumulator.choices[self.choice_index].calls_by_index[self.index].arguments.at(position)
+        )
 
     @property
     def parsed_arguments(self) -> Any:
@@ -250,10 +298,10 @@ class FunctionToolCallArgumentsDeltaEvent(
 
         Plain lists and dicts; None while there is nothing. Parsed anew by each read.
         """
-        accumulator, tick, _ = self._moment
+        accumulator, position, _ = _origin_of(self)
         call = accumulator.choices[self.choice_index].calls_by_index[self.index]
-        reader = call.reader_at(tick)
-        return None if reader is None else reader.partial(call.arguments.at(tick))
+        reader = call.reader_at(position)
+        return None if reader is None else reader.partial(call.arguments.at(position))
 
 
 class FunctionToolCallArgumentsDoneEvent(
@@ -286,14 +334,16 @@ class FunctionToolCallArgumentsDoneEvent(
         Its fields are named and typed like the function's parameters. None if the arguments do
         not fit them; the tool's ``decode`` says why.
         """
-        accumulator, tick, _ = self._moment
-        return accumulator.choices[self.choice_index].calls_by_index[self.index].value_at(tick)
+        accumulator, position, _ = _origin_of(self)
+        return accumulator.choices[self.choice_index].calls_by_index[self.index].value_at(position)
 
 
 ChatCompletionStreamEvent: TypeAlias = (
     ChunkEvent
     | ContentDeltaEvent
     | ContentDoneEvent[T]
+    | ReasoningDeltaEvent
+    | ReasoningDoneEvent
     | RefusalDeltaEvent
     | RefusalDoneEvent
     | LogprobsContentDeltaEvent

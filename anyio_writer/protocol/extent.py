@@ -41,6 +41,15 @@ def wholeness(text: str) -> Wholeness:
     return Wholeness.WHOLE
 
 
+def is_same_value(one: str, other: str) -> bool:
+    """Whether two JSON texts say the same, however they are written."""
+    try:
+        same: bool = msgspec.json.decode(one) == msgspec.json.decode(other)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return same
+
+
 class JSONExtent:
     """Follows the brackets and quotes of a growing text.
 
@@ -48,7 +57,14 @@ class JSONExtent:
     ``12`` may yet become ``123``.
     """
 
-    __slots__ = ("_depth", "_escaped", "_find", "_in_string", "_length", "closed")
+    __slots__ = (
+        "_depth",
+        "_escaped",
+        "_find",
+        "_in_string",
+        "_length",
+        "closed",
+    )
 
     def __init__(self) -> None:
         self.closed = False
@@ -57,7 +73,7 @@ class JSONExtent:
         self._length = 0  # characters fed
         self._depth = 0
         self._in_string = False
-        self._escaped = -1  # the place of the character behind a backslash
+        self._escaped = -1  # the position of the character behind a backslash
 
     def feed(self, piece: str) -> None:
         """Take the next piece of the text."""
@@ -66,12 +82,12 @@ class JSONExtent:
         for match in self._find(piece):
             self._step(match[0], start + match.start())
 
-    def _step(self, char: str, place: int) -> None:
+    def _step(self, char: str, position: int) -> None:
         if self._in_string:
-            if place == self._escaped:
+            if position == self._escaped:
                 return
             if char == "\\":
-                self._escaped = place + 1
+                self._escaped = position + 1
                 return
             if char != '"':
                 return

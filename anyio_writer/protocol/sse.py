@@ -19,7 +19,6 @@ DEFAULT_MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"  # bytes are searched for a number much faster than for other bytes
-_LINE_ENDS: Final = (b"\n", b"\r")
 _MAX_RETRY_DIGITS: Final = 4000
 
 
@@ -65,9 +64,9 @@ class SSEDecoder:
         """What ``retry`` asked for, in milliseconds."""
         self._id = last_event_id  # of the block being read
         self._event = ""
-        self._data: list[bytes] = []
-        self._data_bytes = 0
-        self._line: list[bytes] = []  # pieces of the line that has not ended yet
+        # One buffer each: a list of many short pieces takes many times their length in memory.
+        self._data: bytes | bytearray | None = None
+        self._line = BytesIO()  # the line that has not ended yet
         self._line_bytes = 0
         self._after_cr = False
         self._mark: bytes | None = b""  # of a BOM, until it is clear whether there is one
@@ -75,7 +74,7 @@ class SSEDecoder:
         self.error: ResponseTooLargeError | None = None
         """What the next call of ``feed`` will raise."""
 
-    def feed(self, data: bytes) -> list[ServerSentEvent]:  # noqa: C901 - the hot path
+    def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Take the next bytes of the body and return the events they complete.
 
         An event is returned as soon as the last byte of its blank line is in. When good events
@@ -86,10 +85,10 @@ class SSEDecoder:
             ResponseTooLargeError: A line or an event is longer than ``max_event_bytes``. It is
                 raised again by every later call.
         """
-        if self._line and _LF not in data and _CR not in data:
+        if self._line_bytes and _LF not in data and _CR not in data:
             size = self._line_bytes + len(data)
             if size <= self.max_event_bytes:  # nothing but more of a long line
-                self._line.append(data)
+                self._line.write(data)
                 self._line_bytes = size
                 return []
         if self._mark is not None:
@@ -102,32 +101,22 @@ class SSEDecoder:
             data = data.removeprefix(b"\n")
         events: list[ServerSentEvent] = []
         if _CR in data:
-            lines = data.splitlines()  # on bytes: at LF, CR LF and CR only
-            if data.endswith(_LINE_ENDS):
-                lines.append(b"")
-                self._after_cr = data.endswith(b"\r")
+            self._after_cr = data.endswith(b"\r")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         else:
-            lines = self._take_plain_events(data, events).split(b"\n")
-        rest = lines.pop()
+            data = self._take_plain_events(data, events)
         try:
-            if lines and self._line:
-                self._line.append(lines[0])
-                lines[0] = b"".join(self._line)
-                self._line.clear()
-                self._line_bytes = 0
-            self._feed_lines(lines, events)
-            if rest:
-                self._line.append(rest)
-                self._line_bytes += len(rest)
-                self._check_size(self._line_bytes, "a line")
+            self._feed_lines(data, events)
         except ResponseTooLargeError as exc:
             self.error = exc
-            self._line.clear()
+            self._take_line()
             self._between = False
             if not events:
                 raise
             return events
-        self._between = not (self._line or self._data or self._event or self._after_cr)
+        self._between = not (
+            self._line_bytes or self._data is not None or self._event or self._after_cr
+        )
         return events
 
     def feed_plain(self, data: bytes) -> bytes | None:
@@ -152,20 +141,18 @@ class SSEDecoder:
 
     def _take_plain_events(self, data: bytes, events: list[ServerSentEvent]) -> bytes:
         """``feed_plain`` for a piece that begins with several events; returns what is left."""
-        if self._data or self._event or self._line_bytes + len(data) > self.max_event_bytes:
+        if self._data is not None or self._event:
+            return data
+        if self._line_bytes + len(data) > self.max_event_bytes:
             return data
         lines = BytesIO(data)  # finds line ends by memchr, which split does not
         taken = 0
-        if pieces := self._line:  # it goes on in this piece
+        if self._line_bytes:  # it goes on in this piece
             last = lines.readline()
-            if lines.readline() != b"\n" or not pieces[0].startswith(b"data: "):
+            if lines.readline() != b"\n" or self._line.getbuffer()[:6] != b"data: ":
                 return data
-            # Cut first and joined then: a long line is copied once.
-            pieces[0] = pieces[0][6:]
-            pieces.append(last[:-1])
-            events.append(ServerSentEvent(b"".join(pieces), "message", self._id))
-            pieces.clear()
-            self._line_bytes = 0
+            self._line.write(last[:-1])
+            events.append(ServerSentEvent(self._take_line()[6:], "message", self._id))
             taken = lines.tell()
         for line, blank in zip(lines, lines, strict=False):
             if blank != b"\n" or not line.startswith(b"data: "):
@@ -187,7 +174,11 @@ class SSEDecoder:
         By the standard such a block is not an event. Some servers close right after the last
         line, so whoever reads to the end of a body may want to see whether it is whole.
         """
-        probe = copy.deepcopy(self)
+        probe = copy.copy(self)
+        probe._line = BytesIO()  # noqa: SLF001 - of the same class
+        probe._line.write(self._line.getvalue())  # noqa: SLF001
+        if isinstance(self._data, bytearray):
+            probe._data = self._data.copy()  # noqa: SLF001
         # Two LFs end the open line and then the block. After a CR the first belongs to the CR.
         events = probe.feed(b"\n\n")
         probe.raise_pending_error()
@@ -201,9 +192,24 @@ class SSEDecoder:
         self._between = True
         return self.feed(head.removeprefix(_BOM))
 
-    def _feed_lines(self, lines: list[bytes], events: list[ServerSentEvent]) -> None:
+    def _take_line(self) -> bytes:
+        line = self._line.getvalue()
+        self._line = BytesIO()
+        self._line_bytes = 0
+        return line
+
+    def _feed_lines(self, data: bytes, events: list[ServerSentEvent]) -> None:
         limit = self.max_event_bytes
-        for line in lines:
+        for piece in BytesIO(data):
+            if not piece.endswith(b"\n"):  # its end has not come yet
+                self._line.write(piece)
+                self._line_bytes += len(piece)
+                self._check_size(self._line_bytes, "a line")
+                return
+            line = piece[:-1]
+            if self._line_bytes:
+                self._line.write(line)
+                line = self._take_line()
             if not line:
                 self._end_block(events)
                 continue
@@ -223,11 +229,9 @@ class SSEDecoder:
 
     def _end_block(self, events: list[ServerSentEvent]) -> None:
         self.last_event_id = self._id
-        if data := self._data:
-            payload = data[0] if len(data) == 1 else b"\n".join(data)
-            events.append(ServerSentEvent(payload, self._event or "message", self._id))
-            data.clear()
-            self._data_bytes = 0
+        if self._data is not None:
+            events.append(ServerSentEvent(bytes(self._data), self._event or "message", self._id))
+            self._data = None
         self._event = ""  # without data too: the name must not leak into the next block
 
     def handle_unknown_field(
@@ -236,10 +240,15 @@ class SSEDecoder:
         """Called for a field that the standard does not know, which is to be ignored."""
 
     def _add_data(self, value: bytes) -> None:
-        self._data.append(value)
-        self._data_bytes += len(value) + 1
-        if self._data_bytes > self.max_event_bytes + 1:
-            self._check_size(self._data_bytes - 1, "an event")
+        if self._data is None:
+            self._data = value
+            return
+        if not isinstance(self._data, bytearray):
+            self._data = bytearray(self._data)
+        self._data += b"\n"
+        self._data += value
+        if len(self._data) > self.max_event_bytes:
+            self._check_size(len(self._data), "an event")
 
     def _set_event(self, value: bytes) -> None:
         self._event = value.decode(errors="replace")
@@ -283,16 +292,58 @@ class ChatSSEDecoder(SSEDecoder):
 
 
 _KNOWN_FIELDS: Final = (b"data", b"event", b"id", b"retry", b"error")
-_FIELD_START: Final = rb"(?:[\r\n]|\xef\xbb\xbf)*+(?::|[A-Za-z][\w.-]{0,63}:)"
-_FIELD_ALONE: Final = rb"(?:[\r\n]|\xef\xbb\xbf)*+(?:data|event|id|retry)[\r\n]"
-_UNDECIDED: Final = rb"(?:[\r\n]|\xef\xbb\xbf?|\xef\Z)*+(?:[A-Za-z][\w.-]{0,63})?\Z"
+_BLANK: Final = rb"(?:[\r\n]|\xef\xbb\xbf)*+"
+_FIELD_START: Final = rb"(?::|[A-Za-z][\w.-]{0,63}:)"
+_FIELD_ALONE: Final = rb"(?:data|event|id|retry)[\r\n]"
+_UNDECIDED: Final = rb"(?:\xef\xbb?|(?:[A-Za-z][\w.-]{0,63})?)\Z"
+
+
+class EventStreamDetector:
+    """Tells from the first bytes of a body whether it can be an event stream.
+
+    Its first line that is not blank must be able to begin a field or a comment. The content type
+    decides nothing: servers mislabel both ways. Blank lines are neither kept nor looked at twice.
+    """
+
+    __slots__ = (
+        "head",
+        "verdict",
+    )
+
+    def __init__(self) -> None:
+        self.verdict: bool | None = None
+        """Whether it is one; None while that is not known."""
+        self.head = b""
+        """The body so far, from its first line that is not blank; empty for an event stream."""
+
+    def feed(self, data: bytes) -> bool | None:
+        """Take the next bytes of the body; returns the verdict, which is not taken back."""
+        if self.verdict is not None:
+            return self.verdict
+        head = self.head + data
+        if blank := re.match(_BLANK, head):
+            head = head[blank.end() :]
+        self.head = head
+        if re.match(_FIELD_START, head) or re.match(_FIELD_ALONE, head):
+            self.verdict = True
+            self.head = b""
+        elif not re.match(_UNDECIDED, head):
+            self.verdict = False
+        return self.verdict
+
+    def finish(self) -> bool:
+        """The verdict on a body that is over.
+
+        One that was cut within its first word, or is empty, may still have been an event stream.
+        """
+        if self.verdict is None:
+            line = self.head.lstrip(b"\xef\xbb\xbf")
+            self.verdict = not line or any(field.startswith(line) for field in _KNOWN_FIELDS)
+        return self.verdict
 
 
 def is_event_stream(head: bytes, *, whole: bool = False) -> bool | None:
-    """Whether a body can be an event stream, from its first bytes.
-
-    Its first line that is not blank must be able to begin a field or a comment. The content type
-    decides nothing: servers mislabel both ways.
+    """Whether a body can be an event stream, from its first bytes: ``EventStreamDetector``.
 
     Args:
         head: The body so far.
@@ -301,12 +352,6 @@ def is_event_stream(head: bytes, *, whole: bool = False) -> bool | None:
     Returns:
         None while that is not known.
     """
-    if re.match(_FIELD_START, head) or re.match(_FIELD_ALONE, head):
-        return True
-    if not re.match(_UNDECIDED, head):
-        return False
-    line = head.lstrip(b"\xef\xbb\xbf\r\n")
-    if not whole:
-        return None
-    # A body that was cut within its first word, or is empty, may still have been one.
-    return not line or any(field.startswith(line) for field in _KNOWN_FIELDS)
+    detector = EventStreamDetector()
+    verdict = detector.feed(head)
+    return detector.finish() if whole else verdict

@@ -10,45 +10,43 @@ import msgspec
 from ..errors import (
     APIError,
     APIResponseValidationError,
-    APIStreamError,
-    ContentFilterFinishReasonError,
-    ContentParseError,
     InvalidParameterError,
-    LengthFinishReasonError,
+    ResponseTooLargeError,
     StreamTruncatedError,
 )
 from ..numbers import check_count
-from .accumulator import Accumulator, ChoiceLog, ItemLog, Snapshot, TextLog, ToolCallLog
-from .chunks import (
-    DEFAULT_MAX_DEPTH,
-    ChatCompletionChunk,
-    ChoiceDelta,
-    ChoiceLogprobs,
-    ChunkChoice,
-    ContentBlock,
-    GraphData,
-    ToolCallDelta,
-    Usage,
-    parse_chunk,
+from .accumulator import Accumulator, ChoiceLog, Snapshot, ToolCallLog
+from .calls import calls_in_order, occasion_at_end
+from .choices import (
+    add_calls,
+    add_data,
+    add_done_events,
+    add_early_done_events,
+    add_logprobs,
+    add_reasoning,
+    add_text,
+    call_event,
 )
+from .chunks import ChatCompletionChunk, ChunkChoice, Usage
 from .completion import ParsedChatCompletion
+from .dialects import check_number
 from .events import (
     ChatCompletionStreamEvent,
     ChunkEvent,
     ContentDeltaEvent,
-    ContentDoneEvent,
-    FunctionToolCallArgumentsDeltaEvent,
     FunctionToolCallArgumentsDoneEvent,
-    LogprobsContentDeltaEvent,
-    LogprobsContentDoneEvent,
-    LogprobsRefusalDeltaEvent,
-    LogprobsRefusalDoneEvent,
-    RefusalDeltaEvent,
-    RefusalDoneEvent,
-    set_moment,
+    set_origin,
 )
-from .json import error_message, parse_json, shorten
+from .logs import NEVER
+from .parsing import (
+    DEFAULT_MAX_CHOICES,
+    DEFAULT_MAX_DEPTH,
+    DEFAULT_MAX_TOOL_CALLS,
+    ChunkParser,
+)
+from .rules import AFTER, IS_FINISHED, Occasion, Reasons, is_finish_reason, step_of
 from .sse import ServerSentEvent
+from .stream_errors import parse_error_of, reports_error, stream_error
 from .values import ValueReader
 
 T = TypeVar("T")
@@ -56,15 +54,9 @@ T = TypeVar("T")
 _Events = list[ChatCompletionStreamEvent[Any]]
 
 _DONE: Final = b"[DONE]"
-_DONE_EVENTS: Final[dict[str, Callable[[int, Any], ChatCompletionStreamEvent[Any]]]] = {
-    "content": ContentDoneEvent,
-    "refusal": RefusalDoneEvent,
-    "logprobs_content": LogprobsContentDoneEvent,
-    "logprobs_refusal": LogprobsRefusalDoneEvent,
-}
-_NO_REASON: Final = frozenset({"", "null"})
-_NO_GRAPH_DATA: Final = GraphData()
-_SHOWN_BYTES: Final = 300
+_SHOWN_CHOICES: Final = 8
+_UNPROVEN: Final = Reasons.UNPROVEN
+_NO_CALLS: Final[list[ToolCallLog]] = []
 
 
 class ChatCompletionStreamState(Generic[T]):
@@ -83,6 +75,8 @@ class ChatCompletionStreamState(Generic[T]):
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` counts
             as cut off. False is for servers that never send either.
         max_depth: How deeply a payload may be nested.
+        max_choices: How many choices the answer may hold.
+        max_tool_calls: How many tool calls the answer may hold.
         response_format: What the text of a choice is read with, if it is to be parsed; for
             example a ``ResponseType``.
         tools: What the arguments of calls are read with, by the name of the function; for example
@@ -98,6 +92,8 @@ class ChatCompletionStreamState(Generic[T]):
         n: int | None = None,
         require_finish: bool = True,
         max_depth: int = DEFAULT_MAX_DEPTH,
+        max_choices: int = DEFAULT_MAX_CHOICES,
+        max_tool_calls: int = DEFAULT_MAX_TOOL_CALLS,
         response_format: ValueReader[T] | None = None,
         tools: Mapping[str, ValueReader[Any]] | None = None,
     ) -> None:
@@ -105,13 +101,24 @@ class ChatCompletionStreamState(Generic[T]):
         """How many chunks have come."""
         self.done_received = False
         """Whether ``[DONE]`` has come; nothing after it counts."""
+        self.has_content = False
+        """Whether the model has sent anything yet, in whatever form: text, reasoning, a call,
+        audio, a finish reason."""
         check_count("n", n, InvalidParameterError, optional=True)
         self._n = n or 1
         self._require_finish = require_finish
-        self._max_depth = max_depth
+        self._max_choices = max_choices
+        self._max_tool_calls = max_tool_calls
+        self._parser: Final = ChunkParser(
+            max_depth=max_depth, max_choices=max_choices, max_tool_calls=max_tool_calls
+        )
+        self._parse: Final = self._parser.parse
         self._accumulator = Accumulator(response_format, tools)
         self._lacks_head = True  # whether the id, the date or the model is still unknown
-        self._finished = 0  # how many choices have their finish reason
+        self._finished = 0  # how many choices are finished
+        self._reasons = Reasons.UNPROVEN
+        self._has_answer = False  # whether a choice with more than reasoning had a finish reason
+        self._call_count = 0
 
     # What a caller drives it with.
 
@@ -149,7 +156,7 @@ class ChatCompletionStreamState(Generic[T]):
         try:
             self._take(chunk, msgspec.json.encode(chunk), events)
         except APIError as exc:
-            exc.completion = self.current_completion_snapshot
+            exc.completion = self.completion_so_far
             raise
 
     def feed(
@@ -172,11 +179,11 @@ class ChatCompletionStreamState(Generic[T]):
                 if sse.event != "message":
                     self._handle_named(sse, events)
                 elif sse.data.startswith(b"{"):
-                    self._take(parse_chunk(sse.data, self._max_depth), sse.data, events)
+                    self._take(self._parse(sse.data), sse.data, events)
                 else:
                     self._handle_odd(sse.data, events)
         except APIError as exc:
-            exc.completion = self.current_completion_snapshot
+            exc.completion = self.completion_so_far
             raise
 
     def feed_data(
@@ -187,11 +194,11 @@ class ChatCompletionStreamState(Generic[T]):
             return
         try:
             if payload.startswith(b"{"):
-                self._take(parse_chunk(payload, self._max_depth), payload, events)
+                self._take(self._parse(payload), payload, events)
             else:
                 self._handle_odd(payload, events)
         except APIError as exc:
-            exc.completion = self.current_completion_snapshot
+            exc.completion = self.completion_so_far
             raise
 
     def finish(self) -> list[ChatCompletionStreamEvent[T]]:
@@ -204,16 +211,19 @@ class ChatCompletionStreamState(Generic[T]):
         if not self.complete:
             if self._require_finish or not self._accumulator.choices:
                 raise self.truncated_error()
-        self._accumulator.tick += 1  # what is done now was not yet in earlier snapshots
-        for choice in self._sorted_choices():
-            self._add_done_events(choice, events)
+        total = self._accumulator
+        total.position += 1  # what is done now was not yet in earlier snapshots
+        for rest in self._parser.leftover():
+            self._add_leftover(rest, events)
+        for log in self._sorted_choices():
+            add_done_events(total, log, occasion_at_end(log), events)
         return events
 
     def truncated_error(self) -> StreamTruncatedError:
         """What ``finish`` raises: it says what is missing."""
         return StreamTruncatedError(
             f"The response ended before the answer did: {self._what_is_missing()}.",
-            completion=self.current_completion_snapshot,
+            completion=self.completion_so_far,
         )
 
     # What it knows.
@@ -222,8 +232,8 @@ class ChatCompletionStreamState(Generic[T]):
     def parse_error(self) -> APIError | None:
         """What is wrong with a complete answer that had to be parsed; None if nothing is."""
         for choice in self._sorted_choices():
-            if (error := _parse_error(choice)) is not None:
-                error.completion = self.current_completion_snapshot
+            if (error := parse_error_of(choice)) is not None:
+                error.completion = self.completion_so_far
                 return error
         return None
 
@@ -236,24 +246,52 @@ class ChatCompletionStreamState(Generic[T]):
 
     @property
     def all_finished(self) -> bool:
-        """Whether every choice has its finish reason."""
+        """Whether every choice has a finish reason, and no content came after that."""
         return self._finished >= self._n and self._finished == len(self._accumulator.choices)
 
     @property
-    def has_content(self) -> bool:
-        """Whether the model has said anything yet: text, a call, a reason for its end."""
-        return bool(self._finished) or any(
-            choice.has_content for choice in self._accumulator.choices.values()
-        )
+    def finish_reasons_are_reliable(self) -> bool:
+        """Whether this server's finish reasons are known to mean that a choice is over.
+
+        Not before content has come without one, and not once content has come after one.
+        """
+        return self._reasons is Reasons.RELIABLE
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the answer is complete as far as finish reasons can be believed.
+
+        What is left is the usage and the end of the response, so there is no need to wait long.
+        A finish reason is not believed if content came after one, nor if all that came before it
+        is reasoning: some servers put one on every chunk.
+        """
+        if not self.all_finished or self._reasons is Reasons.UNRELIABLE:
+            return False
+        return self._has_answer or self._reasons is Reasons.RELIABLE
 
     def done_calls(self) -> list[FunctionToolCallArgumentsDoneEvent]:
         """The calls that are done, as the events that said so."""
         return [
-            self._done_event(choice, call, call.done_at)
-            for choice in self._sorted_choices()
-            for call in sorted(choice.calls, key=lambda call: call.index)
+            call_event(self._accumulator, choice, call)
+            for choice, call in self._calls()
             if call.done_at is not None
         ]
+
+    def cut_off_calls(self) -> list[FunctionToolCallArgumentsDoneEvent]:
+        """The calls that are not done. After ``finish`` these are the ones that were cut off.
+
+        They have the form of the events that they did not get. Their arguments are incomplete.
+        """
+        return [
+            call_event(self._accumulator, choice, call)
+            for choice, call in self._calls()
+            if call.done_at is None
+        ]
+
+    def _calls(self) -> Iterable[tuple[ChoiceLog, ToolCallLog]]:
+        for choice in self._sorted_choices():
+            for call in calls_in_order(choice):
+                yield choice, call
 
     @property
     def usage(self) -> Usage | None:
@@ -264,6 +302,11 @@ class ChatCompletionStreamState(Generic[T]):
     def current_completion_snapshot(self) -> ParsedChatCompletion[T]:
         """The completion so far; without choices before the first chunk."""
         return self._accumulator.completion()
+
+    @property
+    def completion_so_far(self) -> ParsedChatCompletion[T] | None:
+        """The same, or None before there is a choice."""
+        return self._accumulator.completion() if self._accumulator.choices else None
 
     def remember(self) -> Callable[[], ParsedChatCompletion[T]]:
         """A function that returns the completion as it stands now, however late it is called."""
@@ -290,16 +333,18 @@ class ChatCompletionStreamState(Generic[T]):
         if text == _DONE:
             self.done_received = True
         elif text and not text.startswith(b":"):
-            self._take(parse_chunk(payload, self._max_depth), payload, events)
+            self._take(self._parse(payload), payload, events)
 
     def _handle_named(self, sse: ServerSentEvent, events: _Events | None) -> None:
         if sse.event == "error":
-            raise _stream_error(sse.data)
+            raise stream_error(sse.data)
         if sse.data.strip() == _DONE:
             self.done_received = True
             return
         try:
-            chunk = parse_chunk(sse.data, self._max_depth)
+            chunk = self._parse(sse.data)
+        except ResponseTooLargeError:
+            raise
         except APIResponseValidationError:
             return  # some other kind of event
         if chunk.is_error or chunk.choices is not None or chunk.usage is not None:
@@ -308,192 +353,167 @@ class ChatCompletionStreamState(Generic[T]):
     # Chunks.
 
     def _take(self, chunk: ChatCompletionChunk, payload: bytes, events: _Events | None) -> None:
+        choices = chunk.choices
         if chunk.error is not None or chunk.tpe is not None or chunk.object == "error":
             if chunk.is_error:
-                raise _stream_error(payload)
+                raise stream_error(payload)
+        if not choices and reports_error(payload):
+            raise stream_error(payload)
         self.chunk_count += 1
         total = self._accumulator
-        tick = total.tick = total.tick + 1
-        if self._lacks_head:
-            self._take_head(chunk, tick)
-        if (tier := chunk.service_tier) and tier != total.service_tier.value:
-            total.service_tier = total.service_tier.set(tier, tick)
-        if (mark := chunk.system_fingerprint) and mark != total.system_fingerprint.value:
-            total.system_fingerprint = total.system_fingerprint.set(mark, tick)
-        if chunk.usage is not None:
-            total.usage = total.usage.set(chunk.usage, tick)
+        total.position += 1
+        self._take_fields(chunk)
         if events is None:
-            for choice in chunk.choices or ():
+            for choice in choices or ():
                 self._take_choice(choice, None)
             return
         event = ChunkEvent(chunk)
         events.append(event)
-        for choice in chunk.choices or ():
+        for choice in choices or ():
             self._take_choice(choice, events)
-        set_moment(event, (total, total.tick, payload))
+        set_origin(event, (total, total.position, payload))
 
-    def _take_head(self, chunk: ChatCompletionChunk, tick: int) -> None:
+    def _take_fields(self, chunk: ChatCompletionChunk) -> None:
+        """What a chunk says beside its choices."""
+        total = self._accumulator
+        position = total.position
+        if self._lacks_head:
+            self._take_head(chunk, position)
+        if (tier := chunk.service_tier) and tier != total.service_tier.value:
+            total.service_tier = total.service_tier.set(tier, position)
+        if (mark := chunk.system_fingerprint) and mark != total.system_fingerprint.value:
+            total.system_fingerprint = total.system_fingerprint.set(mark, position)
+        if chunk.usage is not None:
+            total.usage = total.usage.merge(chunk.usage, position)
+
+    def _take_head(self, chunk: ChatCompletionChunk, position: int) -> None:
         """What the first chunk that has it says for all of them."""
         total = self._accumulator
         if chunk.id and total.id.value is None:
-            total.id = total.id.set(chunk.id, tick)
+            total.id = total.id.set(chunk.id, position)
         if chunk.created and total.created.value is None:
-            total.created = total.created.set(chunk.created, tick)
+            total.created = total.created.set(chunk.created, position)
         if chunk.model and total.model.value is None:
-            total.model = total.model.set(chunk.model, tick)
+            total.model = total.model.set(chunk.model, position)
         self._lacks_head = None in (total.id.value, total.created.value, total.model.value)
 
-    def _take_choice(  # noqa: C901 - the hot path: one call a choice
+    def _take_choice(  # noqa: C901, PLR0912 - the hot path: one call a choice
         self, choice: ChunkChoice, events: _Events | None
     ) -> None:
         total = self._accumulator
-        tick = total.tick = total.tick + 1  # so that one chunk may name a choice twice
+        position = total.position = total.position + 1  # one chunk may name a choice twice
         index = choice.index or 0
         log = total.choices.get(index)
         if log is None:
-            log = total.choices[index] = ChoiceLog(index, tick, total.reader)
+            log = self._begin_choice(index)
         delta = choice.delta
-        calls: list[ToolCallLog] = []
+        brings = False  # content
+        touched: list[ToolCallLog] = _NO_CALLS
+        if delta is None and not log.has_content:
+            delta = choice.whole_message
         if delta is not None:
+            if delta.reasoning_content or delta.reasoning:
+                add_reasoning(total, log, delta, events)
+                brings = True
             content = delta.content
             if content is not None:
-                text = content if isinstance(content, str) else _text_of(content)
-                log.content = log.content.append(text, tick)
-                if text and events is not None:
-                    event = ContentDeltaEvent(index, text)
-                    set_moment(event, (total, tick, b""))
-                    events.append(event)
+                log.content = log.content.append(content, position)
+                if content:
+                    brings = True
+                    if events is not None:
+                        event = ContentDeltaEvent(index, content)
+                        set_origin(event, (total, position, b""))
+                        events.append(event)
             if delta.refusal is not None:
-                self._take_refusal(log, delta.refusal, events)
+                add_text(total, log, "refusal", delta.refusal, events)
+                brings = brings or bool(delta.refusal)
             if delta.tool_calls is not None:
-                calls = self._take_calls(log, delta.tool_calls, events)
-            self._take_rest(log, delta)
+                check_number("tool calls", len(delta.tool_calls), self._max_tool_calls)
+                touched = add_calls(total, log, delta.tool_calls, events, self._count_call)
+                brings = brings or bool(touched)
+            if delta.role and log.role is NEVER:
+                log.role = log.role.set(delta.role, total.position)
+            if (
+                delta.graph_data is not None
+                or delta.llm_data is not None
+                or delta.translation_data is not None
+                or delta.web_search_data is not None
+                or delta.extra is not None
+            ):
+                add_data(total, log, delta)
+                self.has_content = self.has_content or bool(delta.extra)
         if choice.logprobs is not None:
-            self._take_logprobs(log, choice.logprobs, events)
+            add_logprobs(total, log, choice.logprobs, events)
+            self.has_content = self.has_content or bool(
+                choice.logprobs.content or choice.logprobs.refusal
+            )
+        if brings and not log.has_content:
+            log.has_content = self.has_content = True
         reason = choice.finish_reason
-        if reason and reason not in _NO_REASON and log.finish_reason.value is None:
-            log.finish_reason = log.finish_reason.set(reason, total.tick)
-            self._finished += 1
-            self._add_done_events(log, events)
-        elif len(log.calls) > 1:
-            for call in calls:
-                # The last call to have begun may go on; the others are done when they are whole.
-                if call is not log.calls[-1] and call.done_at is None and call.is_whole():
-                    self._call_done(log, call, events)
+        if reason or log.finish_reason is not NEVER or self._reasons is _UNPROVEN:
+            self._step(log, reason, touched, events, brings=brings)
+        elif touched:
+            add_early_done_events(total, log, touched, events)
 
-    def _take_rest(self, log: ChoiceLog, delta: ChoiceDelta) -> None:
-        """The parts of a delta that give rise to no events."""
-        tick = self._accumulator.tick
-        if delta.role and log.role.value is None:
-            log.role = log.role.set(delta.role, tick)
-        reasoning = delta.reasoning_content or delta.reasoning
-        if reasoning:
-            log.reasoning = log.reasoning.append(reasoning, tick)
-        if delta.graph_data is not None and delta.graph_data != _NO_GRAPH_DATA:
-            log.graph_data = log.graph_data.merge(delta.graph_data, tick)
-        if delta.llm_data is not None:
-            log.llm_data = log.llm_data.merge(delta.llm_data, tick)
-        if delta.translation_data is not None:
-            log.translation_data = log.translation_data.merge(delta.translation_data, tick)
-        if delta.web_search_data is not None:
-            log.web_search_data = log.web_search_data.merge(delta.web_search_data, tick)
-
-    def _take_refusal(self, log: ChoiceLog, refusal: str, events: _Events | None) -> None:
-        total = self._accumulator
-        log.refusal = log.refusal.append(refusal, total.tick)
-        if refusal and events is not None:
-            event = RefusalDeltaEvent(log.index, refusal)
-            set_moment(event, (total, total.tick, b""))
-            events.append(event)
-
-    def _take_logprobs(
-        self, log: ChoiceLog, logprobs: ChoiceLogprobs, events: _Events | None
-    ) -> None:
-        total = self._accumulator
-        if logprobs.content:
-            tokens = logprobs.content
-            log.logprobs_content = log.logprobs_content.extend(tokens, total.tick)
-            if events is not None:
-                content = LogprobsContentDeltaEvent(log.index, tokens)
-                set_moment(content, (total, total.tick, b""))
-                events.append(content)
-        if logprobs.refusal:
-            tokens = logprobs.refusal
-            log.logprobs_refusal = log.logprobs_refusal.extend(tokens, total.tick)
-            if events is not None:
-                refusal = LogprobsRefusalDeltaEvent(log.index, tokens)
-                set_moment(refusal, (total, total.tick, b""))
-                events.append(refusal)
-
-    # Tool calls.
-
-    def _take_calls(
+    def _step(
         self,
         log: ChoiceLog,
-        pieces: list[ToolCallDelta] | ToolCallDelta,
+        reason: str | None,
+        touched: list[ToolCallLog],
         events: _Events | None,
-    ) -> list[ToolCallLog]:
-        """Returns the calls that may have become done by this."""
-        touched: list[ToolCallLog] = []
+        *,
+        brings: bool,
+    ) -> None:
+        """What a chunk means for the end of a choice, and for the server's finish reasons."""
         total = self._accumulator
-        for piece in pieces if isinstance(pieces, list) else [pieces]:
-            tick = total.tick = total.tick + 1  # a call may have several pieces in one chunk
-            call = _find_call(log, piece)
-            opened = call is None
-            if call is None:
-                if log.calls:
-                    touched.append(log.calls[-1])  # no longer the last one
-                call = ToolCallLog(_free_index(log, piece.index), tick, total.tools)
-                log.calls.append(call)
-                log.calls_by_index[call.index] = call
-            if piece.index is not None:
-                log.calls_by_wire_index[piece.index] = call
-            touched.append(call)
-            added = _add_to_call(call, piece, tick)
-            if events is not None and (added or opened):
-                event = FunctionToolCallArgumentsDeltaEvent(
-                    log.index, call.index, call.name.value or "", added
-                )
-                set_moment(event, (total, tick, b""))
-                events.append(event)
-        return touched
-
-    # What is done.
-
-    def _add_done_events(self, log: ChoiceLog, events: _Events | None) -> None:
-        """What is due when nothing more is expected: one event for each thing that has begun."""
-        total = self._accumulator
-        if log.ended_at is None:
-            log.ended_at = total.tick
-        for name, make_event in _DONE_EVENTS.items():
-            thing: TextLog | ItemLog[Any] = getattr(log, name)
-            if thing and not thing.done:
-                thing.done = True
-                if events is not None:
-                    event = make_event(log.index, thing.at())
-                    set_moment(event, (total, total.tick, b""))
-                    events.append(event)
-        for call in sorted(log.calls, key=lambda call: call.index):
-            if call.done_at is None and not call.is_cut_off(cut_short=log.is_cut_short):
-                self._call_done(log, call, events)
-
-    def _call_done(self, log: ChoiceLog, call: ToolCallLog, events: _Events | None) -> None:
-        call.done_at = self._accumulator.tick
-        if events is not None:
-            events.append(self._done_event(log, call, call.done_at))
-
-    def _done_event(
-        self, log: ChoiceLog, call: ToolCallLog, tick: int
-    ) -> FunctionToolCallArgumentsDoneEvent:
-        event = FunctionToolCallArgumentsDoneEvent(
-            choice_index=log.index,
-            index=call.index,
-            name=call.name.value or "",
-            tool_call_snapshot_id=call.id.value or "",
-            arguments=call.arguments.at(tick),
+        has_reason = is_finish_reason(reason)
+        step = step_of(
+            has_content=brings,
+            has_reason=has_reason,
+            had_reason=log.finish_reason.value is not None,
         )
-        set_moment(event, (self._accumulator, tick, b""))
-        return event
+        self._reasons = AFTER[self._reasons, step]
+        was_finished = log.is_finished
+        if (is_finished := IS_FINISHED[step]) is not None:
+            log.is_finished = is_finished
+            self._finished += is_finished - was_finished
+        if has_reason and (step.is_late or not was_finished):
+            # The first reason counts, unless content came after it.
+            log.finish_reason = log.finish_reason.set(reason or "", total.position)
+            self.has_content = True
+            if log.ended_at is None:
+                log.ended_at = total.position
+            if log.content or log.refusal or log.calls:
+                self._has_answer = True
+            if self._reasons is Reasons.RELIABLE:
+                add_done_events(total, log, Occasion.CHOICE_OVER, events)
+                return
+        if touched:
+            add_early_done_events(total, log, touched, events)
+
+    def _add_leftover(self, rest: ChunkChoice, events: _Events) -> None:
+        log = self._accumulator.choices.get(rest.index or 0)
+        if log is None or rest.delta is None:
+            return
+        for name in ("content", "refusal"):
+            if piece := getattr(rest.delta, name):
+                add_text(self._accumulator, log, name, piece, events)
+        if rest.delta.reasoning_content or rest.delta.reasoning:
+            add_reasoning(self._accumulator, log, rest.delta, events)
+
+    # Limits.
+
+    def _begin_choice(self, index: int) -> ChoiceLog:
+        total = self._accumulator
+        check_number("choices", len(total.choices) + 1, self._max_choices)
+        log = total.choices[index] = ChoiceLog(index, total.position, total.reader)
+        return log
+
+    def _count_call(self) -> None:
+        check_number("tool calls", self._call_count + 1, self._max_tool_calls)
+        self._call_count += 1
+
+    # What is missing.
 
     def _sorted_choices(self) -> list[ChoiceLog]:
         return sorted(self._accumulator.choices.values(), key=lambda choice: choice.index)
@@ -506,120 +526,15 @@ class ChatCompletionStreamState(Generic[T]):
             if not self.chunk_count:
                 return "it held no event"
             return f"none of its {self.chunk_count} chunks held a choice"
-        waiting = [each.index for each in self._sorted_choices() if not each.finish_reason.value]
+        waiting = [each for each in self._sorted_choices() if not each.is_finished]
         if waiting:
-            which = ", ".join(map(str, waiting))
-            have = sum(len(choices[index].content.at()) for index in waiting)
+            which = ", ".join(str(each.index) for each in waiting[:_SHOWN_CHOICES])
+            if len(waiting) > _SHOWN_CHOICES:
+                which += f" and {len(waiting) - _SHOWN_CHOICES} more"
+            have = sum(len(each.content.at()) for each in waiting)
+            if any(each.finish_reason.value for each in waiting):
+                return (
+                    f"content came after the finish reason of choice {which}, and no other reason"
+                )
             return f"no finish reason came for choice {which} ({have} characters had arrived)"
         return f"only {len(choices)} of {self._n} choices came"
-
-
-def _text_of(content: list[str | ContentBlock]) -> str:
-    texts = [block if isinstance(block, str) else _block_text(block) for block in content]
-    return "".join(texts)
-
-
-def _block_text(block: ContentBlock) -> str:
-    return (block.text or "") if block.type in ("text", None) else ""
-
-
-def _find_call(log: ChoiceLog, piece: ToolCallDelta) -> ToolCallLog | None:
-    """Which call a piece continues; None if it opens a new one.
-
-    The rules are those of docs/architecture.md, "Which call a piece belongs to".
-    """
-    name = piece.function.name if piece.function is not None else None
-    here = None if piece.index is None else log.calls_by_wire_index.get(piece.index)
-    if piece.id:
-        for call in reversed(log.calls):
-            if call.id.value == piece.id:
-                return call
-        # A call that has no id yet may learn it late. With one, another id is another call.
-        return here if here and here.id.value is None and not _is_next(here, name, piece) else None
-    last = log.calls[-1] if log.calls else None
-    if here is not None:
-        return None if _is_next(here, name, piece) else here
-    if last is None or (name and piece.index is not None):
-        return None
-    if name and piece.index is None:
-        begun_anew = last.name.value not in (None, name) and not last.arguments
-        return None if begun_anew or _is_next(last, name, piece) else last
-    return last
-
-
-def _is_next(call: ToolCallLog, name: str | None, piece: ToolCallDelta) -> bool:
-    """Whether a piece with a name comes behind a call that is already whole."""
-    if not name or not call.is_whole():
-        return False
-    # A server that repeats the name in each piece may do so in an empty last one.
-    arguments = piece.function.arguments if piece.function is not None else None
-    return name != call.name.value or bool(arguments)
-
-
-def _free_index(log: ChoiceLog, wanted: int | None) -> int:
-    if wanted is not None and wanted not in log.calls_by_index:
-        return wanted
-    return max(log.calls_by_index, default=-1) + 1
-
-
-def _add_to_call(call: ToolCallLog, piece: ToolCallDelta, tick: int) -> str:
-    """Take over what a piece says; returns what it added to the arguments."""
-    if piece.id and call.id.value is None:
-        call.id = call.id.set(piece.id, tick)
-    if piece.type and call.type.value is None:
-        call.type = call.type.set(piece.type, tick)
-    if piece.extra_content:
-        call.extra = call.extra.set(piece.extra_content, tick)
-    function = piece.function
-    if function is None:
-        return ""
-    if function.name and call.name.value is None:
-        call.name = call.name.set(function.name, tick)
-    arguments = function.arguments
-    if isinstance(arguments, dict):
-        arguments = msgspec.json.encode(arguments).decode()
-    if arguments:
-        call.append(arguments, tick)
-    return arguments or ""
-
-
-def _parse_error(choice: ChoiceLog) -> APIError | None:
-    """Why a choice that had to be parsed could not be."""
-    where = f"Choice {choice.index}"
-    if choice.is_cut_short:
-        cut_off = [
-            call
-            for call in choice.calls
-            if call.reader_at() is not None and call.is_cut_off(cut_short=True)
-        ]
-        text = choice.reader is not None and not choice.refusal and not choice.calls
-        if not text and not cut_off:
-            return None
-        what = "its text" if text else f"the arguments of {cut_off[0].name.value}"
-        if choice.finish_reason.value == "length":
-            return LengthFinishReasonError(
-                f"{where} cannot be parsed: max_tokens cut off {what}. Allow more tokens."
-            )
-        return ContentFilterFinishReasonError(
-            f"{where} cannot be parsed: the server's content filter cut off {what}."
-        )
-    mismatch = choice.mismatch
-    if mismatch is None:
-        return None
-    shown = shorten(mismatch.text, _SHOWN_BYTES)
-    said = f"It says: {shown}" if mismatch.text.strip() else "It has no text."
-    error = ContentParseError(
-        f"{where} does not fit the response format: {mismatch.reason}, at {mismatch.path}. {said}",
-        choice_index=choice.index,
-        text=mismatch.text,
-        path=mismatch.path,
-        reason=mismatch.reason,
-    )
-    error.__cause__ = mismatch
-    return error
-
-
-def _stream_error(payload: bytes) -> APIStreamError:
-    body = parse_json(payload)
-    said = shorten(error_message(body))
-    return APIStreamError(f"The server reported an error inside the stream: {said}", body=body)

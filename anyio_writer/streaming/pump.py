@@ -13,7 +13,7 @@ from ..config import StreamSettings
 from ..errors import APIStreamError, ResponseTooLargeError, StreamTruncatedError
 from ..protocol.extent import Wholeness, wholeness
 from ..protocol.json import error_message, is_object, parse_json, shorten
-from ..protocol.sse import ChatSSEDecoder, ServerSentEvent, is_event_stream
+from ..protocol.sse import ChatSSEDecoder, EventStreamDetector, ServerSentEvent
 from ..protocol.state import ChatCompletionStreamState
 from ..transport.source import ByteSource
 from .channel import Batch
@@ -40,9 +40,8 @@ class Pump:
         "_complete_since",
         "_deadlines",
         "_decoder",
+        "_detector",
         "_fanout",
-        "_has_content",
-        "_head",
         "_last_chunk",
         "_settings",
         "_source",
@@ -70,10 +69,10 @@ class Pump:
         self._settings = settings
         self._deadlines: Deadlines
         self._decoder = ChatSSEDecoder(max_event_bytes=settings.limits.max_event_bytes)
-        self._head: bytes | None = b""  # until it is clear that this is an event stream
+        # Until it is clear that this is an event stream.
+        self._detector: EventStreamDetector | None = EventStreamDetector()
         self._chunk_count = 0  # at the last look
         self._last_chunk = 0.0  # when it came
-        self._has_content = False
         self._complete_since: float | None = None
 
     async def run(self, deadlines: Deadlines) -> None:
@@ -84,8 +83,8 @@ class Pump:
         """
         self._deadlines = deadlines
         broken = await self._read_body()
-        if self._head and not is_event_stream(self._head, whole=True):
-            raise _not_a_stream(self._head)
+        if self._detector is not None and not self._detector.finish():
+            raise _not_a_stream(self._detector.head)
         await self._finish(broken)
 
     def finish_complete(self) -> None:
@@ -146,10 +145,9 @@ class Pump:
         if state.chunk_count != self._chunk_count:
             self._chunk_count = state.chunk_count
             self._last_chunk = now
-        if not state.all_finished:
+        if not state.is_settled:
             self._complete_since = None
-            self._has_content = self._has_content or state.has_content
-            if self._has_content:
+            if state.has_content:
                 self._deadlines.next_chunk(self._last_chunk)
             else:
                 self._deadlines.first_content()
@@ -161,13 +159,12 @@ class Pump:
 
     async def _handle(self, data: bytes) -> None:
         """Parse bytes and publish their events; raises what is wrong with them, after that."""
-        if self._head is not None:
-            self._head += data
-            verdict = is_event_stream(self._head)
+        if self._detector is not None:
+            verdict = self._detector.feed(data)
             if verdict is False:
-                await self._refuse(self._head)
+                await self._refuse(self._detector.head)
             if verdict:
-                self._head = None
+                self._detector = None
         events: Batch | None = [] if self._fanout.has_audience() else None
         try:
             self._parse(data, events)

@@ -84,6 +84,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             n=n,
             require_finish=settings.require_finish,
             max_depth=settings.limits.max_depth,
+            max_choices=settings.limits.max_choices,
+            max_tool_calls=settings.limits.max_tool_calls,
             response_format=response_format,
             tools=tools,
         )
@@ -286,8 +288,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             error.request = error.request or self._source.request
             error.response = error.response or self._source.response
             error.request_id = error.request_id or self.request_id
-        if isinstance(error, APIError | StreamClosedError) and self._state.chunk_count:
-            error.completion = self.current_completion_snapshot
+        if isinstance(error, APIError | StreamClosedError):
+            error.completion = self._state.completion_so_far
         super()._end(error)
 
 

@@ -44,7 +44,7 @@ def snapshot(event: ChatCompletionStreamEvent[Any]) -> object:
     """What the event can tell beyond its own fields; None if nothing."""
     if event.type == "chunk":
         return completion(event.snapshot)
-    if event.type in {"content.delta", "refusal.delta"}:
+    if event.type in {"content.delta", "refusal.delta", "reasoning.delta"}:
         return event.snapshot
     if event.type in {"logprobs.content.delta", "logprobs.refusal.delta"}:
         return tokens(event.snapshot)
@@ -59,11 +59,13 @@ def described(event: ChatCompletionStreamEvent[Any]) -> dict[str, Any]:
     if event.type != "chunk":
         plain["choice_index"] = event.choice_index
     match event.type:
-        case "content.delta" | "refusal.delta":
+        case "content.delta" | "refusal.delta" | "reasoning.delta":
             plain["delta"] = event.delta
         case "content.done":
             plain["whole"] = event.content
             assert event.parsed is None
+        case "reasoning.done":
+            plain["whole"] = event.reasoning
         case "refusal.done":
             plain["whole"] = event.refusal
         case "logprobs.content.delta":

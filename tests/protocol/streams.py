@@ -94,7 +94,7 @@ ARGUMENTS = st.one_of(
     st.just("[1, 2]"),
 )
 ODD_ARGUMENTS = st.sampled_from(
-    ["", "12", "null", '{"a": 1', "[", '{"a" 1}', "}", '"text"', "{}{}"]
+    ["", "12", "null", '{"a": 1', "[", '{"a" 1}', "}", '"text"', '{"b": 2}{}']
 )
 FIELDS = st.fixed_dictionaries(
     {},
@@ -307,15 +307,24 @@ class ModelChoice:
     logprobs: list[str] = field(default_factory=list)
     refusal_logprobs: list[str] = field(default_factory=list)
     calls: dict[int, Expected] = field(default_factory=dict)  # by the order of beginning
+    empty: set[int] = field(default_factory=set)  # the calls that got {} and nothing else yet
     done: set[int] = field(default_factory=set)
     told: set[str] = field(default_factory=set)  # what else is done
     reason: str | None = None
+    is_finished: bool = False
+
+    def arguments(self, number: int) -> str:
+        return self.calls[number]["arguments"] or ("{}" if number in self.empty else "")
 
     def snapshot(self) -> Expected:
-        calls = sorted(self.calls.values(), key=lambda call: call["index"])
+        calls = [
+            {**call, "arguments": self.arguments(number)} for number, call in self.calls.items()
+        ]
+        calls.sort(key=lambda call: call["index"])
+        unknown = {"bytes": None, "top_logprobs": None}
         logprobs = {
-            "content": [token(text) for text in self.logprobs],
-            "refusal": [token(text) for text in self.refusal_logprobs],
+            "content": [{**token(text), **unknown} for text in self.logprobs],
+            "refusal": [{**token(text), **unknown} for text in self.refusal_logprobs],
         }
         logprobs = {key: value for key, value in logprobs.items() if value}
         return {
@@ -336,6 +345,11 @@ class Model:
         self.script = script
         self.choices: dict[int, ModelChoice] = {}
         self.fields: dict[str, Any] = {}
+        self.is_reliable: bool | None = None  # whether finish reasons mean anything
+
+    @property
+    def is_complete(self) -> bool:
+        return all(choice.is_finished for choice in self.choices.values())
 
     def completion(self) -> Expected:
         fields = {
@@ -365,14 +379,15 @@ class Model:
         events: list[Expected] = []
         for index in sorted(self.choices):
 
-            def tell(kind: str, index: int = index, **rest: Any) -> None:
-                events.append(copy.deepcopy({"type": kind, "choice_index": index, **rest}))
+            def tell(kind: str, choice_index: int = index, **rest: Any) -> None:
+                events.append(copy.deepcopy({"type": kind, "choice_index": choice_index, **rest}))
 
             self.all_done(self.choices[index], tell)
         return events
 
-    def all_done(self, choice: ModelChoice, tell: Any) -> None:
+    def all_done(self, choice: ModelChoice, tell: Any, *, at_end: bool = True) -> None:
         for kind, whole in (
+            ("reasoning.done", choice.reasoning),
             ("content.done", choice.content),
             ("refusal.done", choice.refusal),
             ("logprobs.content.done", choice.logprobs),
@@ -382,7 +397,9 @@ class Model:
                 choice.told.add(kind)
                 tell(kind, whole=whole)
         for number in sorted(choice.calls, key=lambda number: choice.calls[number]["index"]):
-            if not is_cut_off(choice.calls[number]["arguments"], choice.reason):
+            arguments = choice.arguments(number)
+            may_come = not at_end and not arguments
+            if not may_come and not is_cut_off(arguments, choice.reason):
                 self.call_done(choice, number, tell)
 
     def take_entry(self, entry: Entry) -> list[Expected]:
@@ -393,14 +410,12 @@ class Model:
         def tell(kind: str, **rest: Any) -> None:
             events.append(copy.deepcopy({"type": kind, "choice_index": index, **rest}))
 
-        for name in ("content", "refusal"):
+        for name in ("reasoning", "content", "refusal"):
             piece = getattr(entry, name)
-            if piece is not None:
+            if piece or (piece is not None and name != "reasoning"):
                 setattr(choice, name, (getattr(choice, name) or "") + piece)
             if piece:
                 tell(f"{name}.delta", delta=piece, snapshot=getattr(choice, name))
-        if entry.reasoning:
-            choice.reasoning = (choice.reasoning or "") + entry.reasoning
         touched = self.take_pieces(choice, entry.pieces, tell)
         for kind, tokens, so_far in (
             ("content", entry.logprobs, choice.logprobs),
@@ -409,15 +424,31 @@ class Model:
             if tokens:
                 so_far.extend(tokens)
                 tell(f"logprobs.{kind}.delta", tokens=tokens, snapshot=list(so_far))
-        if entry.reason not in {None, "", "null"} and choice.reason is None:
-            choice.reason = entry.reason
-            self.all_done(choice, tell)
+        brings = bool(entry.reasoning or entry.content or entry.refusal or touched)
+        if self.take_reason(choice, entry.reason, brings=brings) and self.is_reliable:
+            self.all_done(choice, tell, at_end=False)
         else:
             for number in touched:
                 last = max(choice.calls)
-                if number != last and is_whole(choice.calls[number]["arguments"]):
+                if number != last and is_whole(choice.arguments(number)):
                     self.call_done(choice, number, tell)
         return events
+
+    def take_reason(self, choice: ModelChoice, reason: str | None, *, brings: bool) -> bool:
+        """Returns whether the reason counts."""
+        if reason in {"", "null"}:
+            reason = None
+        is_late = brings and choice.reason is not None
+        if is_late:
+            self.is_reliable = False
+            choice.is_finished = False
+        elif brings and reason is None and self.is_reliable is None:
+            self.is_reliable = True
+        if reason is None or choice.is_finished:
+            return False
+        choice.reason = reason
+        choice.is_finished = True
+        return True
 
     def take_pieces(self, choice: ModelChoice, pieces: list[CallPiece], tell: Any) -> list[int]:
         described = self.script.choices[choice.index]
@@ -432,19 +463,30 @@ class Model:
                     "arguments": "",
                 }
             call = choice.calls[piece.number]
-            call["arguments"] += piece.added
-            touched.append(piece.number)
-            if piece.opens or piece.added:
-                tell(
-                    "tool_calls.function.arguments.delta",
-                    index=call["index"],
-                    name=call["name"],
-                    delta=piece.added,
-                    snapshot=call["arguments"],
-                )
+            added = piece.added
+            if added == "{}" and is_whole(call["arguments"] or "{}"):
+                added = ""
+                if not call["arguments"]:
+                    choice.empty.add(piece.number)
+            call["arguments"] += added
+            if piece.opens or added:
+                touched.append(piece.number)
+                self.tell_piece(call, added, tell)
         return touched
+
+    def tell_piece(self, call: Expected, added: str, tell: Any) -> None:
+        tell(
+            "tool_calls.function.arguments.delta",
+            index=call["index"],
+            name=call["name"],
+            delta=added,
+            snapshot=call["arguments"],
+        )
 
     def call_done(self, choice: ModelChoice, number: int, tell: Any) -> None:
         if number not in choice.done:
             choice.done.add(number)
+            if not choice.calls[number]["arguments"] and number in choice.empty:
+                choice.calls[number]["arguments"] = "{}"
+                self.tell_piece(choice.calls[number], "{}", tell)
             tell("tool_calls.function.arguments.done", **choice.calls[number])

@@ -1,4 +1,4 @@
-"""The events themselves: their JSON, their values, and the hidden moment they stand for."""
+"""The events themselves: their JSON, their values, and the hidden origin they have."""
 
 import copy
 import json
@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from anyio_writer.errors import DetachedEventError
 from anyio_writer.protocol import (
     ChatCompletionStreamEvent,
     ChatCompletionStreamState,
@@ -30,11 +31,11 @@ from tests.plugins.thoroughness import examples
 from tests.protocol.driving import Event, called, chunk, frames, piece, run
 from tests.protocol.streams import Script, scripts, wire
 
-TOKEN = {"token": "t", "logprob": -0.5}
+TOKEN = {"token": "t", "logprob": -0.5, "bytes": None, "top_logprobs": None}
 
 
 def one_of_each() -> list[Event]:
-    first = chunk({"content": "a", "refusal": "b"})
+    first = chunk({"content": "a", "refusal": "b", "reasoning_content": "c"})
     first["choices"][0]["logprobs"] = {"content": [TOKEN], "refusal": [TOKEN]}
     outcome = run(
         frames(
@@ -59,7 +60,7 @@ JSON = {
             "choices": [
                 {
                     "index": 0,
-                    "delta": {"content": "a", "refusal": "b"},
+                    "delta": {"content": "a", "refusal": "b", "reasoning_content": "c"},
                     "logprobs": {"content": [TOKEN], "refusal": [TOKEN]},
                 }
             ],
@@ -67,6 +68,8 @@ JSON = {
     },
     "content.delta": {"type": "content.delta", "choice_index": 0, "delta": "a"},
     "content.done": {"type": "content.done", "choice_index": 0, "content": "a"},
+    "reasoning.delta": {"type": "reasoning.delta", "choice_index": 0, "delta": "c"},
+    "reasoning.done": {"type": "reasoning.done", "choice_index": 0, "reasoning": "c"},
     "refusal.delta": {"type": "refusal.delta", "choice_index": 0, "delta": "b"},
     "refusal.done": {"type": "refusal.done", "choice_index": 0, "refusal": "b"},
     "logprobs.content.delta": {
@@ -210,7 +213,7 @@ def test_copies_are_the_event_itself(kind: str) -> None:
 @pytest.mark.parametrize("kind", EVENTS)
 def test_events_are_immutable(kind: str) -> None:
     event = EVENTS[kind]
-    for name in (*event.__struct_fields__, "type", "snapshot", "arguments", "_moment", "other"):
+    for name in (*event.__struct_fields__, "type", "snapshot", "arguments", "_origin", "other"):
         before = getattr(event, name, None)
         with pytest.raises(AttributeError):
             setattr(event, name, None)
@@ -218,13 +221,13 @@ def test_events_are_immutable(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", EVENTS)
-def test_the_moment_is_hidden(kind: str) -> None:
+def test_the_origin_is_hidden(kind: str) -> None:
     event = EVENTS[kind]
-    assert "moment" not in repr(event)
+    assert "origin" not in repr(event)
     assert "ccumulator" not in repr(event)
     assert repr(event).startswith(type(event).__name__ + "(")
     assert not hasattr(event, "__dict__")
-    assert "_moment" not in event.__struct_fields__
+    assert "_origin" not in event.__struct_fields__
 
 
 def test_equality_is_of_the_fields() -> None:
@@ -239,9 +242,45 @@ def test_equality_is_of_the_fields() -> None:
 
 
 @pytest.mark.parametrize("kind", EVENTS)
-def test_events_can_be_pickled_without_their_moment(kind: str) -> None:
+def test_events_can_be_pickled_without_their_origin(kind: str) -> None:
     back = pickle.loads(pickle.dumps(EVENTS[kind]))  # noqa: S301 - our own
     assert back == EVENTS[kind]
+
+
+READ_FROM_THE_STREAM = ("snapshot", "parsed", "parsed_arguments", "raw", "arguments")
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_what_a_detached_event_has_lost_is_said(kind: str) -> None:
+    event = EVENTS[kind]
+    copies: list[Any] = [
+        pickle.loads(pickle.dumps(event)),  # noqa: S301 - our own
+        msgspec.json.decode(msgspec.json.encode(event), type=ChatCompletionStreamEvent),
+        type(event)(*[getattr(event, name) for name in event.__struct_fields__]),
+    ]
+    for detached in copies:
+        assert detached == event
+        for name in READ_FROM_THE_STREAM:
+            if name in event.__struct_fields__ or not hasattr(type(event), name):
+                continue
+            assert not hasattr(detached, name)
+            with pytest.raises(
+                DetachedEventError, match=rf"This {type(event).__name__} was unpick"
+            ):
+                getattr(detached, name)
+
+
+def test_counts_of_zero_are_in_the_json() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 0, "total_tokens": 0}
+    certain = {"token": "", "logprob": 0.0, "bytes": [], "top_logprobs": []}
+    first = chunk({"content": "a"}, usage=usage)
+    first["choices"][0]["logprobs"] = {"content": [certain]}
+    outcome = run(frames(first, chunk(reason="stop")))
+    [event] = [event for event in outcome.events if event.type == "chunk"][:1]
+    whole = json.loads(msgspec.json.encode(outcome.completion))
+    for written in (whole, json.loads(msgspec.json.encode(event))["chunk"]):
+        assert written["usage"] == usage
+        assert written["choices"][0]["logprobs"]["content"] == [certain]
 
 
 def test_done_events_can_be_made_by_hand() -> None:

@@ -75,8 +75,12 @@ def test_every_event_and_the_completion(script: Script) -> None:
         assert completion(state.current_completion_snapshot) == model.completion()
         seen += events
     assert state.chunk_count == len(script.chunks)
-    assert state.all_finished
-    assert state.complete
+    assert state.complete == state.all_finished == model.is_complete
+    assert state.finish_reasons_are_reliable == (model.is_reliable is True)
+    if not model.is_complete:
+        with pytest.raises(StreamTruncatedError, match="content came after the finish reason"):
+            state.finish()
+        state.handle_chunk("[DONE]")
     late = [described(event) for event in state.finish()]
     assert late == model.finish()
     seen += late
@@ -140,11 +144,12 @@ def test_the_result_is_the_same_without_events_in_bulk_and_as_structs(
 
 def test_the_order_inside_one_chunk() -> None:
     token = [{"token": "t"}]
-    first = called(piece(0, id="i", name="f", arguments="{"))
+    first = called(piece(0, id="i", name="f", arguments="["))
     delta = {
+        "reasoning_content": "r",
         "content": "a",
         "refusal": "b",
-        "tool_calls": [piece(0, arguments="}"), piece(1, id="j", name="g", arguments="{}")],
+        "tool_calls": [piece(0, arguments="1]"), piece(1, id="j", name="g", arguments="[2]")],
     }
     everything = chunk(delta, "stop")
     everything["choices"][0]["logprobs"] = {"content": token, "refusal": token}
@@ -153,12 +158,14 @@ def test_the_order_inside_one_chunk() -> None:
     assert outcome.error is None
     assert [(event.type, getattr(event, "choice_index", None)) for event in outcome.events][2:] == [
         ("chunk", None),
+        ("reasoning.delta", 0),
         ("content.delta", 0),
         ("refusal.delta", 0),
         ("tool_calls.function.arguments.delta", 0),
         ("tool_calls.function.arguments.delta", 0),
         ("logprobs.content.delta", 0),
         ("logprobs.refusal.delta", 0),
+        ("reasoning.done", 0),
         ("content.done", 0),
         ("refusal.done", 0),
         ("logprobs.content.done", 0),
@@ -200,7 +207,8 @@ def test_a_choice_named_twice_in_one_chunk() -> None:
 def test_what_a_truncated_stream_says(payloads: list[object], n: int | None, words: str) -> None:
     outcome = run(frames(*payloads), n=n)
     assert type(outcome.error) is StreamTruncatedError
-    assert outcome.error.completion == outcome.completion
+    arrived = outcome.completion if outcome.completion.choices else None
+    assert outcome.error.completion == arrived
     with pytest.raises(StreamTruncatedError, match=words):
         raise outcome.error
 
@@ -232,7 +240,7 @@ def test_done_events_at_the_end_without_a_reason() -> None:
     body = frames(
         chunk({"content": "b"}, index=1),
         said("a"),
-        called(piece(0, name="f", arguments="{}"), piece(1, name="g", arguments='{"a"')),
+        called(piece(0, name="f", arguments="[]"), piece(1, name="g", arguments='{"a"')),
         "[DONE]",
     )
     outcome = run(body)
@@ -279,20 +287,30 @@ def test_text_that_is_no_unicode_can_be_handed_in() -> None:
 
 
 def test_a_late_call_is_done_when_the_stream_is() -> None:
-    outcome = run(frames(said("a"), STOP, called(piece(0, id="i", name="f", arguments="{}"))))
+    late = called(piece(0, id="i", name="f", arguments="{}"))
+    outcome = run(frames(said("a"), STOP, late, "[DONE]"))
     assert outcome.error is None
     assert outcome.calls == [("i", "f", "{}")]
-    assert outcome.types()[-2:] == [
+    assert outcome.types()[-3:] == [
+        "tool_calls.function.arguments.delta",
         "tool_calls.function.arguments.delta",
         "tool_calls.function.arguments.done",
     ]
 
 
 def test_text_that_begins_late_is_done_when_the_stream_is_and_other_text_only_once() -> None:
-    late = run(frames(chunk(reason="stop"), said("a")))
+    late = run(frames(chunk(reason="stop"), said("a"), "[DONE]"))
     assert late.types()[-2:] == ["content.delta", "content.done"]
-    on = run(frames(said("a"), STOP, said("b")))
+    on = run(frames(said("a"), STOP, said("b"), "[DONE]"))
     assert on.types().count("content.done") == 1
+
+
+@pytest.mark.parametrize("first", [chunk(reason="stop"), chunk({"content": "x"}, "stop")])
+def test_content_after_the_last_finish_reason_was_cut_off(first: dict[str, Any]) -> None:
+    outcome = run(frames(first, said("a")))
+    assert type(outcome.error) is StreamTruncatedError
+    assert run(frames(first, said("a"), STOP)).error is None
+    assert run(frames(first, chunk({"content": "a"}, "stop"))).error is None
 
 
 def test_white_space_is_no_arguments_cut_off() -> None:
@@ -312,11 +330,11 @@ def test_white_space_behind_whole_arguments_does_not_cost_a_new_look(
         return original(text)
 
     monkeypatch.setattr(accumulator, "wholeness", counting)
-    pieces = [called(piece(0, name="f", arguments="{}"))]
+    pieces = [called(piece(0, name="f", arguments="[1]"))]
     pieces += [called(piece(0, name="f", arguments="")) for _ in range(100)]
     pieces += [called(piece(0, arguments=" ")) for _ in range(100)]
     outcome = run(frames(*pieces, STOP))
-    assert [call[2].strip() for call in outcome.calls] == ["{}"]
+    assert [call[2].strip() for call in outcome.calls] == ["[1]"]
     assert looks < 10
 
 

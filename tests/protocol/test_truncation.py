@@ -82,7 +82,7 @@ def test_cut_at_every_byte(name: str) -> None:
             state.finish()
         except StreamTruncatedError as exc:
             assert complete == 0  # once whole, whole for good
-            assert exc.completion == state.current_completion_snapshot
+            assert exc.completion == state.completion_so_far
             assert not finished(state.current_completion_snapshot, n)
         else:
             complete += 1

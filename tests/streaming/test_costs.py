@@ -18,7 +18,7 @@ from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from anyio_writer import AsyncWriter, ChatCompletionStream, chat_stream_from
-from anyio_writer.protocol import chunks, state
+from anyio_writer.protocol import parsing, state
 from anyio_writer.streaming.deadlines import Deadlines
 from anyio_writer.streaming.pump import Pump
 from anyio_writer.testing import ChatServer, Hold, Reply, sse_event, writer_chunks
@@ -71,8 +71,8 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often what costs time is called."""
     counted: Counter[str] = Counter()
     for owner, name in (
-        (chunks, "_decode"),
-        (chunks, "_parse_leniently"),
+        (parsing, "_decode"),
+        (parsing.ChunkParser, "_parse_slowly"),
         (state, "ChunkEvent"),
         (state, "ContentDeltaEvent"),
         (Pump, "_set_deadline"),
@@ -104,7 +104,7 @@ async def test_each_chunk_is_decoded_once(read: Any, counts: Counter[str]) -> No
     async with chat_stream_from(Reads(BODY)) as stream:
         await read(stream)
     assert counts["_decode"] == CHUNKS
-    assert counts["_parse_leniently"] == 0
+    assert counts["_parse_slowly"] == 0
 
 
 @READERS

@@ -14,10 +14,12 @@ from anyio_writer import (
     APIStreamError,
     AsyncWriter,
     ConfigurationError,
+    IdleTimeoutError,
     Limits,
     ResponseTooLargeError,
     StreamClosedError,
     StreamTruncatedError,
+    Timeouts,
     chat_stream_from,
     open_chat_stream,
 )
@@ -468,21 +470,37 @@ async def test_a_wrong_setting_of_a_recording_is_named() -> None:
         chat_stream_from([b"data: x"])  # type: ignore[arg-type]
 
 
-async def test_what_begins_late_is_done_also_when_the_response_never_ends() -> None:
-    body = Body(chunk(None, "stop"), chunk("late"), STALL)
-    async with chat_stream_from(body, end_grace=0.01) as stream:
+CALL = {"index": 0, "id": "i", "function": {"name": "f"}}
+LATE_CALL = (chunk("x"), chunk(tool_calls=[CALL]), chunk(None, "stop"), STALL)
+"""Ends with a call whose arguments may still come, as long as the response goes on."""
+BEFORE_THE_END = [
+    *("chunk", "content.delta", "chunk", "tool_calls.function.arguments.delta"),
+    *("chunk", "content.done"),
+]
+
+
+async def test_what_is_done_last_is_done_also_when_the_response_never_ends() -> None:
+    async with chat_stream_from(Body(*LATE_CALL), end_grace=0.01) as stream:
         types = [event.type async for event in stream]
-    assert types == ["chunk", "chunk", "content.delta", "content.done"]
+    assert types == [*BEFORE_THE_END, "tool_calls.function.arguments.done"]
+
+
+async def test_content_after_a_finish_reason_makes_the_idle_limit_run_again() -> None:
+    body = Body(chunk(None, "stop"), chunk("late"), STALL)
+    async with chat_stream_from(body, end_grace=0.001, timeouts=Timeouts(idle=0.05)) as stream:
+        with pytest.raises(IdleTimeoutError) as info:
+            await stream.until_done()
+    assert info.value.completion is not None
+    assert info.value.completion.choices[0].message.content == "late"
 
 
 async def test_a_consumer_without_room_for_the_last_events_is_told() -> None:
-    body = Body(chunk(None, "stop"), chunk("late"), STALL)
-    async with chat_stream_from(body, end_grace=0.01) as stream:
-        slow = stream.subscribe(max_buffer=3)  # has room for all but the done event
+    async with chat_stream_from(Body(*LATE_CALL), end_grace=0.01) as stream:
+        slow = stream.subscribe(max_buffer=6)  # has room for all but the done event
         with pytest.raises(StreamClosedError):
             await stream.until_done()
         got = []
         with pytest.raises(StreamClosedError):
             async for event in slow:
                 got.append(event.type)
-    assert got == ["chunk", "chunk", "content.delta"]
+    assert got == BEFORE_THE_END

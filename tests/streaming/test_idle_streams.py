@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from anyio_writer import ChatCompletionStreamState, chat_stream_from
-from anyio_writer.protocol.accumulator import NEVER, NO_DATA, NO_ITEMS, NO_TEXT
+from anyio_writer.protocol.logs import NEVER, NO_DATA, NO_ITEMS, NO_TEXT
 from tests.streaming.helpers import STALL, Body, chunk
 
 STREAMS = 10

@@ -251,7 +251,9 @@ async def test_the_other_reader_of_the_stream_keeps_its_events() -> None:
     """Waiting for results in one task takes nothing from a task that iterates the stream."""
     gates = Gates("f")
     texts: list[str] = []
-    async with stream_of(call(0, "f"), CALLS, chunk("a"), chunk("b"), tools=gates.tools) as stream:
+    async with stream_of(
+        call(0, "f"), CALLS, chunk("a"), chunk("b"), DONE, tools=gates.tools
+    ) as stream:
         runs = stream.run_tools()
 
         async def read() -> None:
@@ -772,7 +774,7 @@ async def test_a_call_that_comes_behind_the_end_when_an_error_has_left_the_block
     gates = Gates("f", "g")
     gates.open("f")
     fail, late, left = anyio.Event(), anyio.Event(), anyio.Event()
-    script = [call(0, "f", finish="tool_calls"), late, call(1, "g"), DONE]
+    script = [chunk("x"), call(0, "f", finish="tool_calls"), late, call(1, "g"), DONE]
 
     async def leave() -> None:
         with pytest.raises(ZeroDivisionError):

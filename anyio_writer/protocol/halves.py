@@ -1,0 +1,89 @@
+"""Surrogate pairs whose halves came in two chunks.
+
+Servers that count in UTF-16 (JavaScript, Java, C#) may cut a text between the two escapes of one
+character. The first half is held back until the piece that completes it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from .json import is_array, is_object
+
+_TEXTS: Final = ("content", "refusal", "reasoning_content", "reasoning")
+_LONE: Final = re.compile("[\ud800-\udfff]")
+_Key = tuple[Any, str, Any]  # the choice, the field, the call
+
+
+class SurrogateHalves:
+    """The first halves that wait for their second one."""
+
+    __slots__ = ("waiting",)
+
+    def __init__(self) -> None:
+        self.waiting: Final[dict[_Key, str]] = {}
+
+    def join(self, data: dict[str, Any], raw: Any, *, keep: bool) -> None:
+        """Put whole characters into the texts of a payload.
+
+        Args:
+            data: The decoded payload, with U+FFFD for each half. It is changed.
+            raw: The same payload with the halves in it.
+            keep: Whether a half at the end of a text is kept for the next payload.
+        """
+        for choice, other in _pairs(data.get("choices"), raw and raw.get("choices")):
+            index = _key(choice.get("index"))
+            stays = keep and not choice.get("finish_reason")
+            delta, given = choice.get("delta"), other.get("delta")
+            if not (is_object(delta) and is_object(given)):
+                continue
+            for name in _TEXTS:
+                self._join_text(delta, given, name, (index, name, None), keep=stays)
+            for call, its in _pairs(delta.get("tool_calls"), given.get("tool_calls")):
+                function, source = call.get("function"), its.get("function")
+                if is_object(function) and is_object(source):
+                    key = (index, "arguments", _key(call.get("index")))
+                    self._join_text(function, source, "arguments", key, keep=keep)
+
+    def take_texts(self) -> list[tuple[int, str]]:
+        """The choices and fields of the texts whose second half never came."""
+        texts = [
+            (index if isinstance(index, int) else 0, name)
+            for index, name, _ in self.waiting
+            if name in _TEXTS
+        ]
+        self.waiting.clear()
+        return texts
+
+    def _join_text(
+        self, target: dict[str, Any], source: dict[str, Any], name: str, key: _Key, *, keep: bool
+    ) -> None:
+        text = source.get(name)
+        if not isinstance(text, str):
+            if text is not None or keep or key not in self.waiting:
+                return
+            text = ""  # nothing completes it any more
+        text = self.waiting.pop(key, "") + text
+        # Decoding joins the halves of a pair; whatever is still a half then is a lone one.
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        if keep and text and "\ud800" <= text[-1] <= "\udbff":
+            self.waiting[key] = text[-1]
+            text = text[:-1]
+        target[name] = _LONE.sub("\ufffd", text)
+
+
+def _pairs(one: Any, other: Any) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    if is_object(one) and is_object(other):
+        return [(one, other)]
+    if not (is_array(one) and is_array(other)):
+        return []
+    return [
+        (mine, its)
+        for mine, its in zip(one, other, strict=False)
+        if is_object(mine) and is_object(its)
+    ]
+
+
+def _key(value: Any) -> Any:
+    return value if isinstance(value, int | str) else None

@@ -1,0 +1,155 @@
+"""One JSON payload to one ``ChatCompletionChunk``, in whatever dialect it was written.
+
+Nearly every payload is decoded in one step. What that decoder refuses is decoded a second time as
+plain JSON and read field by field (``dialects``), which also is linear in its bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import msgspec
+
+from ..errors import APIResponseValidationError
+from .chunks import ChatCompletionChunk, ChoiceDelta, ChunkChoice
+from .dialects import Misfit, read_chunk
+from .halves import SurrogateHalves
+from .json import MAX_DEPTH, is_deeper_than, is_object, mend_text, shorten
+
+DEFAULT_MAX_DEPTH: Final = MAX_DEPTH
+DEFAULT_MAX_CHOICES: Final = 1024
+DEFAULT_MAX_TOOL_CALLS: Final = 10_000
+
+_MAX_DIGITS: Final = 4000  # Python refuses to convert more
+
+
+def parse_chunk(payload: bytes, max_depth: int = DEFAULT_MAX_DEPTH) -> ChatCompletionChunk:
+    """Decode the data of one server-sent event.
+
+    What is not Unicode (bytes that are not UTF-8, escapes of half a surrogate pair) is read as
+    U+FFFD. ``NaN`` and ``Infinity`` are read as Python's ``json`` reads them. A field of the wrong
+    JSON type is taken as missing where nothing depends on it (a date, a fingerprint, a count).
+
+    Args:
+        payload: JSON text.
+        max_depth: How deeply arrays and objects may be nested.
+
+    Raises:
+        APIResponseValidationError: Not JSON, not an object, nested too deeply, or a wrong type
+            where the value is needed (choices, indices, content, tool calls, finish reasons).
+    """
+    return ChunkParser(max_depth=max_depth, joins_halves=False).parse(payload)
+
+
+class ChunkParser:
+    """Decodes the payloads of one stream, in order.
+
+    It remembers half a surrogate pair at the end of a text until the other half comes.
+
+    Args:
+        max_depth: How deeply arrays and objects may be nested.
+        max_choices: How many choices one payload may hold.
+        max_tool_calls: How many pieces of tool calls a choice of one payload may hold.
+        joins_halves: Whether a half is kept for the next payload, or becomes U+FFFD.
+    """
+
+    __slots__ = (
+        "_halves",
+        "_joins_halves",
+        "_max_choices",
+        "_max_depth",
+        "_max_tool_calls",
+        "_short",
+        "_waiting_halves",
+    )
+
+    def __init__(
+        self,
+        *,
+        max_depth: int = DEFAULT_MAX_DEPTH,
+        max_choices: int = DEFAULT_MAX_CHOICES,
+        max_tool_calls: int = DEFAULT_MAX_TOOL_CALLS,
+        joins_halves: bool = True,
+    ) -> None:
+        self._max_depth = max_depth
+        # Two bytes a level are the least that valid JSON needs, so short payloads need no look.
+        self._short = 2 * max_depth
+        self._max_choices = max_choices
+        self._max_tool_calls = max_tool_calls
+        self._joins_halves = joins_halves
+        self._halves = SurrogateHalves()
+        self._waiting_halves: Final = self._halves.waiting
+
+    def parse(self, payload: bytes) -> ChatCompletionChunk:
+        """Decode one payload.
+
+        Raises:
+            APIResponseValidationError: As ``parse_chunk``.
+            ResponseTooLargeError: It holds more choices or tool calls than the limits allow.
+        """
+        if len(payload) > self._short and is_deeper_than(payload, self._max_depth):
+            raise _invalid(payload, f"it is nested more than {self._max_depth} levels deep")
+        if not self._waiting_halves:
+            try:
+                chunk = _decode(payload)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass
+            else:
+                for choice in chunk.choices or ():
+                    if choice.delta is None:
+                        break  # there may be a message instead
+                else:
+                    return chunk
+        return self._parse_slowly(payload)
+
+    def leftover(self) -> list[ChunkChoice]:
+        """The choices whose text ended with half a surrogate pair: U+FFFD is added to it."""
+        return [
+            ChunkChoice(index=index, delta=ChoiceDelta(**{name: "\ufffd"}))
+            for index, name in self._halves.take_texts()
+        ]
+
+    def _parse_slowly(self, payload: bytes) -> ChatCompletionChunk:
+        mended = mend_text(payload)
+        data = _load(mended, payload)
+        if mended != payload or self._waiting_halves:
+            self._halves.join(data, _load_raw(payload), keep=self._joins_halves)
+        try:
+            return read_chunk(
+                data, max_choices=self._max_choices, max_tool_calls=self._max_tool_calls
+            )
+        except Misfit as exc:
+            raise _invalid(payload, str(exc)) from exc.__cause__
+
+
+_decode: Final = msgspec.json.Decoder(ChatCompletionChunk).decode
+
+
+def _load(mended: bytes, payload: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(mended.decode(), parse_int=_read_int)
+    except RecursionError as exc:
+        raise _invalid(payload, "it is nested too deeply") from exc
+    except ValueError as exc:
+        raise _invalid(payload, str(exc)) from exc
+    if not is_object(data):
+        raise _invalid(payload, f"it is not an object but {type(data).__name__}")
+    return data
+
+
+def _load_raw(payload: bytes) -> Any:
+    """The same with halves of surrogate pairs in it; None if that is not possible."""
+    try:
+        return json.loads(payload.decode(errors="surrogatepass"), parse_int=_read_int)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _read_int(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
+
+
+def _invalid(payload: bytes, reason: str) -> APIResponseValidationError:
+    shown = shorten(payload)
+    return APIResponseValidationError(f"Not a chunk of a chat stream: {reason}.", body=shown)

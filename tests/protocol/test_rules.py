@@ -1,0 +1,237 @@
+"""The tables of the state machine: each is complete, and the machine obeys each of its rows."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from anyio_writer.protocol import rules
+from anyio_writer.protocol.rules import (
+    AFTER,
+    BEGINS_NEXT,
+    ID,
+    IS_DONE,
+    IS_FINISHED,
+    TARGETS,
+    Adds,
+    Arguments,
+    Index,
+    Occasion,
+    Progress,
+    Reasons,
+    Step,
+    Stop,
+    Target,
+    is_finish_reason,
+    stop_of,
+)
+from anyio_writer.protocol.state import ChatCompletionStreamState
+from tests.protocol.driving import called, chunk, frames, piece, run
+
+ONLY_AT_A_KNOWN_INDEX = {ID.SAME, ID.LATE}
+
+
+def test_every_table_is_complete() -> None:
+    assert AFTER.keys() == set(itertools.product(Reasons, Step))
+    assert IS_FINISHED.keys() == set(Step)
+    assert BEGINS_NEXT.keys() == set(itertools.product(Progress, (True, False), Adds))
+    assert IS_DONE.keys() == set(itertools.product(Arguments, Occasion))
+    possible = {
+        (index, id_, named)
+        for index, id_, named in itertools.product(Index, ID, (True, False))
+        if index is Index.KNOWN or id_ not in ONLY_AT_A_KNOWN_INDEX
+    }
+    assert TARGETS.keys() == possible
+    assert set(TARGETS.values()) == set(Target)
+
+
+# What a finish reason means.
+
+
+@pytest.mark.parametrize(
+    ("reason", "stop"),
+    [
+        ("length", Stop.LENGTH),
+        ("max_tokens", Stop.LENGTH),
+        ("MAX_TOKENS", Stop.LENGTH),
+        ("maxTokens", Stop.LENGTH),
+        ("max-tokens", Stop.LENGTH),
+        ("FinishReason.MAX_TOKENS", Stop.LENGTH),
+        ("FINISH_REASON_MAX_TOKENS", Stop.LENGTH),
+        ("model_length", Stop.LENGTH),
+        ("content_filter", Stop.CONTENT_FILTER),
+        ("SAFETY", Stop.CONTENT_FILTER),
+        ("safety", Stop.CONTENT_FILTER),
+        ("PROHIBITED_CONTENT", Stop.CONTENT_FILTER),
+        ("error", Stop.FAILURE),
+        ("insufficient_system_resource", Stop.FAILURE),
+        ("stop", Stop.END),
+        ("STOP", Stop.END),
+        ("tool_calls", Stop.END),
+        ("end_turn", Stop.END),
+        ("anything else", Stop.END),
+        (None, Stop.END),
+    ],
+)
+def test_what_a_finish_reason_means(reason: str | None, stop: Stop) -> None:
+    assert stop_of(reason) is stop
+    assert stop.is_cut_short == (stop is not Stop.END)
+
+
+@pytest.mark.parametrize("reason", [None, "", "null", "NULL", "None"])
+def test_what_is_no_finish_reason(reason: str | None) -> None:
+    assert not is_finish_reason(reason)
+    for real in ("stop", "-", "停止", "1"):
+        assert is_finish_reason(real)
+
+
+# Which choice is finished, and whether finish reasons prove anything.
+
+TO = {
+    Reasons.UNPROVEN: [],
+    Reasons.RELIABLE: [chunk({"content": "a"}, index=7)],
+    Reasons.UNRELIABLE: [
+        chunk({"content": "a"}, "stop", index=7),
+        chunk({"content": "b"}, index=7),
+    ],
+}
+"""Chunks of another choice that lead to a state."""
+CONTENTS: list[dict[str, Any]] = [
+    {"content": "x"},
+    {"reasoning_content": "x"},
+    {"reasoning": "x"},
+    {"refusal": "x"},
+    {"tool_calls": [piece(0, id="i", name="f")]},
+]
+
+
+@pytest.mark.parametrize("content", CONTENTS, ids=lambda content: next(iter(content)))
+@pytest.mark.parametrize(("before", "step"), AFTER)
+def test_a_step(before: Reasons, step: Step, content: dict[str, Any]) -> None:
+    state = ChatCompletionStreamState[Any]()
+    for each in TO[before]:
+        state.handle_chunk(parsed(each))
+    has_content = step in {
+        Step.CONTENT,
+        Step.CONTENT_AND_REASON,
+        Step.LATE_CONTENT,
+        Step.LATE_CONTENT_AND_REASON,
+    }
+    has_reason = step in {Step.REASON, Step.CONTENT_AND_REASON, Step.LATE_CONTENT_AND_REASON}
+    if step.is_late:
+        state.handle_chunk(parsed(chunk(reason="stop")))
+    was_finished = step.is_late
+    state.handle_chunk(
+        parsed(chunk(content if has_content else {}, "length" if has_reason else None))
+    )
+    assert state.finish_reasons_are_reliable == (AFTER[before, step] is Reasons.RELIABLE)
+    finished = IS_FINISHED[step]
+    state.handle_chunk(parsed(chunk(reason="stop", index=7)))
+    assert state.all_finished == (was_finished if finished is None else finished)
+    reason = state.current_completion_snapshot.choices[0].finish_reason
+    # Content after a finish reason shows that it was none, so the next one counts.
+    assert reason == ("length" if has_reason else "stop" if step.is_late else None)
+
+
+def parsed(each: dict[str, Any]) -> bytes:
+    return frames(each).removeprefix(b"data: ").strip()
+
+
+# Which call a piece belongs to.
+
+
+def opening(row: tuple[Index, ID, bool]) -> list[dict[str, Any]]:
+    """Two calls before the piece, both begun and not whole."""
+    first = {"id": "a"}
+    if row[1] is ID.LATE:
+        first = {}
+    return [
+        piece(0, name="f", arguments="[", **first),
+        piece(1, id="b", name="g", arguments="["),
+    ]
+
+
+@pytest.mark.parametrize("row", TARGETS)
+def test_where_a_piece_goes(row: tuple[Index, ID, bool]) -> None:
+    index, id_, named = row
+    given: dict[str, Any] = {"arguments": "1"}
+    if (wire_id := {ID.SAME: "a", ID.OTHER: "b", ID.LATE: "c", ID.NEW: "c"}.get(id_)) is not None:
+        given["id"] = wire_id
+    if index is Index.MISSING and id_ is ID.OTHER:
+        given["id"] = "a"
+    if named:
+        given["name"] = {Target.LAST: "g", Target.AT_INDEX: "f"}.get(TARGETS[row], "g")
+        if index is Index.MISSING and id_ is ID.OTHER:
+            given["name"] = "f"
+    wire_index = {Index.MISSING: None, Index.NEW: 5, Index.KNOWN: 0}[index]
+    outcome = run(frames(*map(called, opening(row)), called(piece(wire_index, **given)), "[DONE]"))
+    arguments = [call[2] for call in outcome.calls]
+    with_id = 0 if index is Index.MISSING else 1
+    expected = {
+        Target.OPEN: ["[", "[", "1"],
+        Target.AT_INDEX: ["[1", "["],
+        Target.WITH_ID: ["[1", "["] if with_id == 0 else ["[", "[1"],
+        Target.LAST: ["[", "[1"],
+    }[TARGETS[row]]
+    assert arguments == expected
+
+
+PROGRESS = {Progress.NONE: "", Progress.BEGUN: '["a"', Progress.WHOLE: '["a"]'}
+
+
+@pytest.mark.parametrize("row", BEGINS_NEXT)
+def test_whether_a_named_piece_begins_the_next_call(row: tuple[Progress, bool, Adds]) -> None:
+    progress, same_name, adds = row
+    begun = PROGRESS[progress]
+    more = {Adds.NOTHING: "", Adds.REPETITION: begun, Adds.MORE: "[2]"}[adds]
+    if adds is Adds.REPETITION and progress is not Progress.WHOLE:
+        return  # nothing to repeat
+    outcome = run(
+        frames(
+            called(piece(0, id="i", name="f", arguments=begun)),
+            called(piece(0, id="i", name="f" if same_name else "g", arguments=more)),
+            "[DONE]",
+        )
+    )
+    assert len(outcome.calls) == 1 + BEGINS_NEXT[row]
+    if BEGINS_NEXT[row]:
+        assert outcome.calls[1] == ("i", "f" if same_name else "g", more)
+    else:
+        assert outcome.calls[0][2] == begun + (more if adds is Adds.MORE else "")
+
+
+# When a call is done.
+
+ARGUMENTS = {
+    Arguments.WHOLE: ['{"a": 1}', "[]", '"text"', "{}", "{ }"],
+    Arguments.ENDED: ["12", "not json", "{'a': 1}"],
+    Arguments.MISSING: ["", None],
+    Arguments.BEGUN: ['{"a"', "[", '"x'],
+}
+REASON = {Occasion.STREAM_OVER: "tool_calls", Occasion.CUT_SHORT: "length"}
+
+
+@pytest.mark.parametrize("row", IS_DONE)
+def test_when_a_call_is_done(row: tuple[Arguments, Occasion]) -> None:
+    form, occasion = row
+    for arguments in ARGUMENTS[form]:
+        state = ChatCompletionStreamState[Any]()
+        first = called(piece(0, id="i", name="f", arguments=arguments))
+        state.handle_chunk(parsed(first))
+        if occasion is Occasion.NEXT_CALL:
+            state.handle_chunk(parsed(called(piece(1, id="j", name="g"))))
+        else:
+            state.handle_chunk(parsed(chunk(reason=REASON.get(occasion, "stop"))))
+        if occasion in REASON:
+            state.finish()
+        done = {call.tool_call_snapshot_id for call in state.done_calls()}
+        assert ("i" in done) == IS_DONE[row], arguments
+        cut_off = {call.tool_call_snapshot_id: call for call in state.cut_off_calls()}
+        assert ("i" in cut_off) != ("i" in done)
+        if "i" in cut_off and arguments:
+            assert cut_off["i"].arguments == arguments
+
+
+def test_every_word_for_a_reason_is_in_its_squeezed_form() -> None:
+    for word in rules._STOPS:
+        assert rules._squeeze(word) == word
