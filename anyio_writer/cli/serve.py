@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import AsyncExitStack
 from itertools import count
 from time import strftime
 from typing import Final
@@ -37,15 +38,16 @@ async def serve(text: str, *, host: str, port: int, pace: float, done: bool) -> 
     """
     out = Output(sys.stdout)
     server = ChatServer(text_reply(text, pace=pace, done=done), host=host, port=port)
-    try:
-        async with server:
-            await out.write(_INTRODUCTION.format(url=server.url, body=_BODY))
-            for index in count():
-                request = await server.wait_request(index)
-                print(strftime("%H:%M:%S"), _logged(request), file=sys.stderr, flush=True)
-    except OSError as exc:
-        said = one_line(f"cannot listen on {host}:{port}: {exc.strerror or exc}")
-        raise CommandError(said, Exit.USAGE) from exc
+    async with AsyncExitStack() as running:
+        try:
+            await running.enter_async_context(server)
+        except OSError as exc:
+            said = one_line(f"cannot listen on {host}:{port}: {exc.strerror or exc}")
+            raise CommandError(said, Exit.USAGE) from exc
+        await out.write(_INTRODUCTION.format(url=server.url, body=_BODY))
+        for index in count():
+            request = await server.wait_request(index)
+            print(strftime("%H:%M:%S"), _logged(request), file=sys.stderr, flush=True)
 
 
 def _logged(request: RecordedRequest) -> str:

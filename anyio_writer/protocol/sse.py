@@ -106,7 +106,7 @@ class SSEDecoder:
         else:
             data = self._take_plain_events(data, events)
         try:
-            self._feed_lines(data, events)
+            self._feed_lines(self._skip_blank_lines(data), events)
         except ResponseTooLargeError as exc:
             self.error = exc
             self._take_line()
@@ -162,6 +162,15 @@ class SSEDecoder:
         if taken:
             self.last_event_id = self._id
         return data[taken:]
+
+    def _skip_blank_lines(self, data: bytes) -> bytes:
+        """Pass over blank lines that end no block: some servers keep connections alive so."""
+        if self._data is not None or self._event or self._line_bytes:
+            return data
+        rest = data.lstrip(b"\n")
+        if len(rest) < len(data):
+            self.last_event_id = self._id
+        return rest
 
     def raise_pending_error(self) -> None:
         """Raise what the next ``feed`` would, without waiting for more bytes."""

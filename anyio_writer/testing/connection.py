@@ -22,6 +22,7 @@ from .records import RecordedConnection, RecordedRequest
 from .script import Cut, Hold, Raw, Reply, Reset, Sleep, Stall
 
 _READ_BYTES: Final = 65_536
+_BODY_TOO_LONG: Final = 413
 # Linger for zero seconds: close() then throws away what is unsent and sends RST.
 _RESET_ON_CLOSE: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -45,19 +46,23 @@ class Connection:
     Args:
         sock: Non-blocking, connected. The caller closes it.
         record: Where to write down what happens.
+        max_body_bytes: The longest body of a request that is accepted.
     """
 
-    def __init__(self, sock: socket.socket, record: RecordedConnection) -> None:
+    def __init__(
+        self, sock: socket.socket, record: RecordedConnection, max_body_bytes: int
+    ) -> None:
         self._sock = sock
         self._record = record
-        self._ahead = b""  # what the peer sent beyond the request that is being answered
+        self._max_body_bytes = max_body_bytes
+        self._ahead = bytearray()  # what the peer sent beyond the request that is being answered
 
     async def receive(self) -> RecordedRequest:
         """Wait for the next request.
 
         Raises:
             PeerLeftError: None will come.
-            h11.RemoteProtocolError: It is not HTTP.
+            h11.RemoteProtocolError: It is not HTTP, or its body is too long.
         """
         http = h11.Connection(h11.SERVER)  # a new one each time: it never hears of our reply
         if self._ahead:
@@ -69,12 +74,17 @@ class Connection:
                 head = event
             elif isinstance(event, h11.Data):
                 body += event.data
+                if len(body) > self._max_body_bytes:
+                    raise h11.RemoteProtocolError(
+                        f"The body is longer than max_body_bytes={self._max_body_bytes}.",
+                        error_status_hint=_BODY_TOO_LONG,
+                    )
             else:  # NEED_DATA: nothing else comes in the middle of a request
                 if http.they_are_waiting_for_100_continue:
                     go_on = h11.InformationalResponse(status_code=100, headers=[])
                     await self._send(http.send(go_on) or b"")
                 http.receive_data(await self._receive())
-        self._ahead = http.trailing_data[0]
+        self._ahead = bytearray(http.trailing_data[0])
         self._record.requests += 1
         assert head is not None  # noqa: S101 - h11 never ends a message it has not begun
         return RecordedRequest(
@@ -161,6 +171,8 @@ class Connection:
         with contextlib.suppress(PeerLeftError):
             while True:
                 self._ahead += await self._receive()
+                if len(self._ahead) > self._max_body_bytes + _READ_BYTES:
+                    break  # Nobody sends so much before the answer, except to fill the memory.
         scope.cancel()
 
     async def _receive(self) -> bytes:

@@ -1,8 +1,11 @@
 """What the server has seen: connections and the requests on them."""
 
 import json
+from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+DEFAULT_MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(eq=False, kw_only=True)
@@ -35,7 +38,8 @@ class RecordedRequest:
         target: Path and query as they were sent.
         headers: Names (lower case) and values, in order.
         http_version: Such as ``1.1``.
-        body: Without its framing.
+        body: Without its framing; empty once the server has forgotten it.
+        body_kept: Whether ``body`` is still there. A server keeps only so many bytes of bodies.
         connection: The connection it came on.
         answered: Whether the reply was played to its end: all of it, terminator included,
             was handed to the network.
@@ -48,6 +52,7 @@ class RecordedRequest:
     body: bytes = field(repr=False)
     connection: RecordedConnection
     answered: bool = False
+    body_kept: bool = True
 
     @property
     def path(self) -> str:
@@ -76,6 +81,36 @@ class RecordedRequest:
         """The body as JSON.
 
         Raises:
-            ValueError: It is none.
+            ValueError: It is none, or the server has forgotten it.
         """
+        if not self.body_kept:
+            raise ValueError(
+                "The server has forgotten this body to make space for newer ones. "
+                "ChatServer(max_body_bytes=...) sets how many bytes it keeps."
+            )
         return json.loads(self.body)
+
+
+class KeptBodies:
+    """The newest requests whose bodies together have at most ``max_bytes``.
+
+    Args:
+        max_bytes: How many bytes of bodies are kept.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._held = 0
+        self._requests: deque[RecordedRequest] = deque()
+
+    def add(self, request: RecordedRequest) -> None:
+        """Keep the body of a request, and forget the oldest ones if there are too many bytes."""
+        if not request.body:
+            return
+        self._requests.append(request)
+        self._held += len(request.body)
+        while self._held > self.max_bytes and len(self._requests) > 1:
+            oldest = self._requests.popleft()
+            self._held -= len(oldest.body)
+            oldest.body = b""
+            oldest.body_kept = False

@@ -15,7 +15,7 @@ import h11
 from .connection import Connection, PeerLeftError
 from .frames import writer_error
 from .groups import lone_error
-from .records import RecordedConnection, RecordedRequest
+from .records import DEFAULT_MAX_BODY_BYTES, KeptBodies, RecordedConnection, RecordedRequest
 from .replies import error_reply, refusal_of, text_reply
 from .script import Reply
 
@@ -23,6 +23,7 @@ AnyReply: TypeAlias = Reply | Callable[[RecordedRequest], Reply]
 """A reply, or a function that makes it from the request."""
 
 _BACKLOG: Final = 1024  # connections not yet accepted; tests like to open hundreds at once
+_ACCEPT_PAUSE: Final = 0.1  # seconds until accept() is tried again after it failed
 
 
 class ChatServer:
@@ -48,6 +49,9 @@ class ChatServer:
         port: The port to listen on; 0 lets the system choose.
         strict: Whether requests that the API would refuse (no key, no JSON, no model, no
             messages) get its 401 or 422 instead of a reply.
+        max_body_bytes: The most bytes of request bodies that the server keeps, 64 MiB unless
+            given. A longer body gets a 413, and the oldest bodies are forgotten to make space
+            for new ones.
 
     Attributes:
         requests: The whole requests, in order of arrival.
@@ -61,6 +65,7 @@ class ChatServer:
         host: str = "127.0.0.1",
         port: int = 0,
         strict: bool = False,
+        max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
     ) -> None:
         self.requests: list[RecordedRequest] = []
         self.connections: list[RecordedConnection] = []
@@ -70,6 +75,7 @@ class ChatServer:
         self._host = host
         self._port = port
         self._strict = strict
+        self._bodies = KeptBodies(max_body_bytes)
         self._url: str | None = None
         self._changed = anyio.Event()
         self._running = self._run()
@@ -145,6 +151,10 @@ class ChatServer:
                 sock, _ = listener.accept()
             except (BlockingIOError, ConnectionError):  # nobody, or somebody who left again
                 await anyio.wait_readable(listener)
+            except OSError:
+                # There is no file descriptor left, or no memory for the socket. The peer waits
+                # in the backlog, so the listener stays readable: only time helps.
+                await anyio.sleep(_ACCEPT_PAUSE)
             else:
                 tg.start_soon(self._serve, sock)
 
@@ -156,7 +166,7 @@ class ChatServer:
             with contextlib.suppress(OSError):  # some systems: not once the peer has left
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with contextlib.suppress(PeerLeftError):
-                await self._converse(Connection(sock, record))
+                await self._converse(Connection(sock, record, self._bodies.max_bytes))
         finally:
             sock.close()
             record.closed_at = anyio.current_time()
@@ -173,6 +183,7 @@ class ChatServer:
                 reuse = await connection.refuse(refusal)
             else:
                 request_id = f"req-{len(self.requests)}"
+                self._bodies.add(request)
                 self.requests.append(request)
                 self._notify()
                 reply = self._reply_to(request)
