@@ -15,7 +15,12 @@ from ..config import Timeouts
 from ..errors import ConfigurationError, InvalidParameterError, WriterError
 from ..open import open_chat_stream
 from ..protocol.completion import ParsedChatCompletion
-from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent
+from ..protocol.events import (
+    ChatCompletionStreamEvent,
+    ContentDeltaEvent,
+    ReasoningDeltaEvent,
+)
+from ..protocol.rules import Stop, stop_of
 from ..request.params import Message
 from ..streaming.stream import ChatCompletionStream
 from .exits import explain
@@ -27,9 +32,12 @@ _KEY: Final = "WRITER_API_KEY"
 _REFUSAL_SHOWN: Final = 10_000
 
 _CUT: Final = {
-    "length": "the answer was cut off: it reached the limit of max_tokens (--max-tokens)",
-    "content_filter": "the answer was cut off by the server's content filter",
+    Stop.LENGTH: "the answer was cut off: it reached the limit of max_tokens (--max-tokens)",
+    Stop.CONTENT_FILTER: "the answer was cut off by the server's content filter",
+    Stop.FAILURE: "the answer was cut off: the server could not go on",
 }
+_DIM: Final = "\x1b[2m"
+_NOT_DIM: Final = "\x1b[22m"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +55,29 @@ class Question:
     timeout: float | None = None
 
 
-def text_of(event: ChatCompletionStreamEvent[None]) -> str:
-    """What an event adds to the text of the first choice."""
-    if isinstance(event, ContentDeltaEvent) and event.choice_index == 0:
-        return event.delta
-    return ""
+class Transcript:
+    """The first choice as it is printed: its text, on a terminal after its reasoning.
+
+    Args:
+        on_terminal: Whether somebody sees it. Then it is harmless, and reasoning is dimmed.
+    """
+
+    def __init__(self, *, on_terminal: bool) -> None:
+        self._on_terminal = on_terminal
+        self._is_amid_reasoning = False
+
+    def __call__(self, event: ChatCompletionStreamEvent[None]) -> str:
+        """What an event adds."""
+        if isinstance(event, ContentDeltaEvent) and event.choice_index == 0:
+            gap = "\n\n" if self._is_amid_reasoning else ""
+            self._is_amid_reasoning = False
+            return gap + harmless(event.delta) if self._on_terminal else event.delta
+        if not self._on_terminal or not isinstance(event, ReasoningDeltaEvent):
+            return ""
+        if event.choice_index != 0:
+            return ""
+        self._is_amid_reasoning = True
+        return f"{_DIM}{harmless(event.delta)}{_NOT_DIM}"
 
 
 def json_of(event: object) -> str:
@@ -71,16 +97,20 @@ async def show(
 
     What is printed is exact, unless it meets a terminal: there it is harmless.
     """
-    written = json_of if as_json else text_of
-    made_safe = harmless_json if as_json else harmless
+    written = Transcript(on_terminal=out.is_terminal)
     try:
         with spinner(label) as stop_spinner:
             async with stream:
                 async for event in stream:
                     tally.count(event)
-                    if text := written(event):
+                    if as_json:
+                        line = json_of(event)
+                        text = harmless_json(line) if out.is_terminal else line
+                    else:
+                        text = written(event)
+                    if text:
                         stop_spinner()
-                        await out.write(made_safe(text) if out.is_terminal else text)
+                        await out.write(text)
         await out.end_line()
     except anyio.get_cancelled_exc_class():
         out.end_line_on_terminal()
@@ -130,8 +160,8 @@ def _peculiarities(completion: ParsedChatCompletion[None]) -> Iterator[str]:
         yield f"the model refused: {one_line(message.refusal, _REFUSAL_SHOWN)}"
     elif not (message and message.content):
         yield f"the answer holds no text (finish reason: {reason or 'none'})"
-    if reason in _CUT:
-        yield _CUT[reason]
+    if (stop := stop_of(reason)) in _CUT:
+        yield _CUT[stop]
 
 
 def _open(question: Question) -> ChatCompletionStream[None]:

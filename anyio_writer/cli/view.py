@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..protocol.completion import ParsedChatCompletion
-from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent
+from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent, ReasoningDeltaEvent
 from ..streaming.stream import ChatCompletionStream
 from .text import one_line
 
@@ -38,6 +38,7 @@ class Tally:
         self.events += 1
         if isinstance(event, ContentDeltaEvent):
             self.characters += len(event.delta)
+        if isinstance(event, ContentDeltaEvent | ReasoningDeltaEvent):
             if self.first_content is None:
                 self.first_content = self.seconds
 
@@ -130,7 +131,16 @@ def usage_of(stream: ChatCompletionStream[None]) -> Iterable[str]:
     """The token counts in words, if the server gave them."""
     usage = stream.current_completion_snapshot.usage
     if usage is not None:
-        yield f"{usage.prompt_tokens} prompt + {usage.completion_tokens} completion tokens"
+        counts = [
+            f"{count} {name}"
+            for name, count in (
+                ("prompt", usage.prompt_tokens),
+                ("completion", usage.completion_tokens),
+            )
+            if count is not None
+        ]
+        if counts:
+            yield f"{' + '.join(counts)} tokens"
 
 
 def _seconds(value: float | None) -> str:

@@ -22,7 +22,14 @@ from .completion import (
     ParsedFunction,
     ParsedFunctionToolCall,
 )
-from .extent import JSONExtent, Wholeness, is_same_value, wholeness
+from .extent import (
+    EMPTY_OBJECT,
+    JSONExtent,
+    Wholeness,
+    is_empty_object,
+    is_same_value,
+    wholeness,
+)
 from .logs import (
     NEVER,
     NO_DATA,
@@ -41,13 +48,6 @@ from .rules import Arguments, Progress, Stop, stop_of
 from .values import ValueReader
 
 _NO_TOOLS: Final[Mapping[str, ValueReader[Any]]] = {}
-_EMPTY_OBJECT: Final = "{}"
-_LONGEST_EMPTY_OBJECT: Final = 32
-
-
-def is_empty_object(text: str) -> bool:
-    """Whether a text is an empty JSON object."""
-    return len(text) <= _LONGEST_EMPTY_OBJECT and "".join(text.split()) == _EMPTY_OBJECT
 
 
 class ToolCallLog:
@@ -91,8 +91,6 @@ class ToolCallLog:
         """Whether the arguments are the text of a custom tool instead of JSON."""
         return self.type.value == "custom"
 
-    # Arguments.
-
     def add(self, piece: str, position: int) -> str:
         """Take a piece of the arguments; returns what is new in it."""
         is_amid = self.arguments and not self.extent.closed
@@ -121,9 +119,9 @@ class ToolCallLog:
         """The call is done: an empty object is all its arguments. Returns what is new by that."""
         if self._empty_since is None or self.arguments:
             return ""
-        self.arguments = self.arguments.append(_EMPTY_OBJECT, position)
-        self.extent.feed(_EMPTY_OBJECT)
-        return _EMPTY_OBJECT
+        self.arguments = self.arguments.append(EMPTY_OBJECT, position)
+        self.extent.feed(EMPTY_OBJECT)
+        return EMPTY_OBJECT
 
     def repeats(self, piece: str) -> bool:
         """Whether a piece is all of the arguments once more. Looks at no more than the piece."""
@@ -178,8 +176,6 @@ class ToolCallLog:
             return Arguments.BEGUN
         return Arguments.ENDED
 
-    # Reading.
-
     def reader_at(self, position: int = NOW) -> ValueReader[Any] | None:
         """What its arguments are read with, if its tool's type was known as of a position."""
         return self._tools.get(self.name.at(position) or "")
@@ -198,7 +194,7 @@ class ToolCallLog:
         """The call as of a position."""
         arguments = self.arguments.at(position)
         if not arguments and self._empty_since is not None and self._empty_since <= position:
-            arguments = _EMPTY_OBJECT
+            arguments = EMPTY_OBJECT
         return ParsedFunctionToolCall(
             index=self.index,
             id=self.id.at(position) or "",

@@ -242,7 +242,8 @@ class Usage(_Part, frozen=True):
 
     def merge(self, later: "Usage") -> "Usage":
         """These counts, with those of ``later`` that are known."""
-        return _merge(self, later)
+        merged: Usage = _merge(self, later)
+        return merged
 
 
 def _merge(earlier: Any, later: Any) -> Any:

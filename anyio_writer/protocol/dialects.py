@@ -117,17 +117,16 @@ def _read_choice(choice: Any, path: str, max_tool_calls: int) -> ChunkChoice:
     )
 
 
-_DATA: Final = {
-    "graph_data": GraphData,
-    "llm_data": LLMData,
-    "translation_data": TranslationData,
-    "web_search_data": WebSearchData,
-}
 _KNOWN: Final = frozenset(
-    {"role", "content", "refusal", "reasoning", "reasoning_content", "tool_calls", "function_call"}
-).union(_DATA, ("error", "index", "name", "obfuscation", "tool_call_id"))
+    {
+        *("role", "content", "refusal", "reasoning", "reasoning_content"),
+        *("tool_calls", "function_call"),
+        *("graph_data", "llm_data", "translation_data", "web_search_data"),
+        *("error", "index", "name", "obfuscation", "tool_call_id"),
+    }
+)
 """Fields that are read, or that say nothing."""
-_EMPTY: Final = (None, "", [], {})
+_EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
 
 
 def _read_delta(delta: Any, path: str, max_tool_calls: int) -> ChoiceDelta:
@@ -152,7 +151,10 @@ def _read_delta(delta: Any, path: str, max_tool_calls: int) -> ChoiceDelta:
         reasoning=reasoning,
         tool_calls=_read_calls(delta, path, max_tool_calls),
         extra=extra or None,
-        **{name: _read(delta.get(name), data) for name, data in _DATA.items()},
+        graph_data=_read(delta.get("graph_data"), GraphData),
+        llm_data=_read(delta.get("llm_data"), LLMData),
+        translation_data=_read(delta.get("translation_data"), TranslationData),
+        web_search_data=_read(delta.get("web_search_data"), WebSearchData),
     )
 
 
@@ -162,7 +164,9 @@ def _read_content(content: Any, path: str) -> tuple[str | None, str, str | None]
         return content, "", None
     if not is_array(content):
         raise _misfit("text or an array of blocks", content, path)
-    texts, thoughts, refusals = [], [], []
+    texts: list[str] = []
+    thoughts: list[str] = []
+    refusals: list[str] = []
     for number, block in enumerate(content):
         if isinstance(block, str):
             texts.append(block)

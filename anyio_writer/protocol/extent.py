@@ -12,6 +12,8 @@ from .json import mend_text
 
 _STRUCTURE: Final = r'["\\\[\]{}]'
 _INSIDE_A_NUMBER: Final = ("-", "+", ".", "e", "E")
+EMPTY_OBJECT: Final = "{}"
+_LONGEST_EMPTY_OBJECT: Final = 32
 _decode_nothing: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 
@@ -48,6 +50,11 @@ def is_same_value(one: str, other: str) -> bool:
     except (msgspec.DecodeError, RecursionError):
         return False
     return same
+
+
+def is_empty_object(text: str) -> bool:
+    """Whether a text is an empty JSON object."""
+    return len(text) <= _LONGEST_EMPTY_OBJECT and "".join(text.split()) == EMPTY_OBJECT
 
 
 class JSONExtent:

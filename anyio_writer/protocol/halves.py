@@ -47,9 +47,9 @@ class SurrogateHalves:
                     self._join_text(function, source, "arguments", key, keep=keep)
 
     def take_texts(self) -> list[tuple[int, str]]:
-        """The choices and fields of the texts whose second half never came."""
+        """The choices and the logs of the texts whose second half never came."""
         texts = [
-            (index if isinstance(index, int) else 0, name)
+            (index if isinstance(index, int) else 0, name.removesuffix("_content"))
             for index, name, _ in self.waiting
             if name in _TEXTS
         ]

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import APIResponseValidationError
-from .chunks import ChatCompletionChunk, ChoiceDelta, ChunkChoice
+from .chunks import ChatCompletionChunk
 from .dialects import Misfit, read_chunk
 from .halves import SurrogateHalves
 from .json import MAX_DEPTH, is_deeper_than, is_object, mend_text, shorten
@@ -103,12 +103,9 @@ class ChunkParser:
                     return chunk
         return self._parse_slowly(payload)
 
-    def leftover(self) -> list[ChunkChoice]:
-        """The choices whose text ended with half a surrogate pair: U+FFFD is added to it."""
-        return [
-            ChunkChoice(index=index, delta=ChoiceDelta(**{name: "\ufffd"}))
-            for index, name in self._halves.take_texts()
-        ]
+    def take_halves(self) -> list[tuple[int, str]]:
+        """The choices and texts that ended with half a surrogate pair, which never came whole."""
+        return self._halves.take_texts()
 
     def _parse_slowly(self, payload: bytes) -> ChatCompletionChunk:
         mended = mend_text(payload)

@@ -149,7 +149,7 @@ class SSEDecoder:
         taken = 0
         if self._line_bytes:  # it goes on in this piece
             last = lines.readline()
-            if lines.readline() != b"\n" or self._line.getbuffer()[:6] != b"data: ":
+            if lines.readline() != b"\n" or bytes(self._line.getbuffer()[:6]) != b"data: ":
                 return data
             self._line.write(last[:-1])
             events.append(ServerSentEvent(self._take_line()[6:], "message", self._id))

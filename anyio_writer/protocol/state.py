@@ -17,36 +17,23 @@ from ..errors import (
 from ..numbers import check_count
 from .accumulator import Accumulator, ChoiceLog, Snapshot, ToolCallLog
 from .calls import calls_in_order, occasion_at_end
-from .choices import (
-    add_calls,
-    add_data,
-    add_done_events,
-    add_early_done_events,
-    add_logprobs,
-    add_reasoning,
-    add_text,
-    call_event,
-)
-from .chunks import ChatCompletionChunk, ChunkChoice, Usage
+from .choices import add_done_events, add_text, call_event
+from .chunks import ChatCompletionChunk, Usage
 from .completion import ParsedChatCompletion
-from .dialects import check_number
 from .events import (
     ChatCompletionStreamEvent,
-    ChunkEvent,
-    ContentDeltaEvent,
     FunctionToolCallArgumentsDoneEvent,
-    set_origin,
 )
-from .logs import NEVER
+from .machine import Machine
 from .parsing import (
     DEFAULT_MAX_CHOICES,
     DEFAULT_MAX_DEPTH,
     DEFAULT_MAX_TOOL_CALLS,
     ChunkParser,
 )
-from .rules import AFTER, IS_FINISHED, Occasion, Reasons, is_finish_reason, step_of
+from .rules import Reasons
 from .sse import ServerSentEvent
-from .stream_errors import parse_error_of, reports_error, stream_error
+from .stream_errors import parse_error_of, stream_error
 from .values import ValueReader
 
 T = TypeVar("T")
@@ -55,11 +42,9 @@ _Events = list[ChatCompletionStreamEvent[Any]]
 
 _DONE: Final = b"[DONE]"
 _SHOWN_CHOICES: Final = 8
-_UNPROVEN: Final = Reasons.UNPROVEN
-_NO_CALLS: Final[list[ToolCallLog]] = []
 
 
-class ChatCompletionStreamState(Generic[T]):
+class ChatCompletionStreamState(Machine, Generic[T]):
     """Adds up the chunks of one stream and says what each of them means.
 
     Drive it with anything that brings payloads::
@@ -97,28 +82,20 @@ class ChatCompletionStreamState(Generic[T]):
         response_format: ValueReader[T] | None = None,
         tools: Mapping[str, ValueReader[Any]] | None = None,
     ) -> None:
-        self.chunk_count = 0
-        """How many chunks have come."""
+        check_count("n", n, InvalidParameterError, optional=True)
+        super().__init__(
+            Accumulator(response_format, tools),
+            max_choices=max_choices,
+            max_tool_calls=max_tool_calls,
+        )
         self.done_received = False
         """Whether ``[DONE]`` has come; nothing after it counts."""
-        self.has_content = False
-        """Whether the model has sent anything yet, in whatever form: text, reasoning, a call,
-        audio, a finish reason."""
-        check_count("n", n, InvalidParameterError, optional=True)
         self._n = n or 1
         self._require_finish = require_finish
-        self._max_choices = max_choices
-        self._max_tool_calls = max_tool_calls
         self._parser: Final = ChunkParser(
             max_depth=max_depth, max_choices=max_choices, max_tool_calls=max_tool_calls
         )
         self._parse: Final = self._parser.parse
-        self._accumulator = Accumulator(response_format, tools)
-        self._lacks_head = True  # whether the id, the date or the model is still unknown
-        self._finished = 0  # how many choices are finished
-        self._reasons = Reasons.UNPROVEN
-        self._has_answer = False  # whether a choice with more than reasoning had a finish reason
-        self._call_count = 0
 
     # What a caller drives it with.
 
@@ -213,8 +190,9 @@ class ChatCompletionStreamState(Generic[T]):
                 raise self.truncated_error()
         total = self._accumulator
         total.position += 1  # what is done now was not yet in earlier snapshots
-        for rest in self._parser.leftover():
-            self._add_leftover(rest, events)
+        for index, name in self._parser.take_halves():
+            if (log := total.choices.get(index)) is not None:
+                add_text(total, log, name, "\ufffd", events)
         for log in self._sorted_choices():
             add_done_events(total, log, occasion_at_end(log), events)
         return events
@@ -349,169 +327,6 @@ class ChatCompletionStreamState(Generic[T]):
             return  # some other kind of event
         if chunk.is_error or chunk.choices is not None or chunk.usage is not None:
             self._take(chunk, sse.data, events)
-
-    # Chunks.
-
-    def _take(self, chunk: ChatCompletionChunk, payload: bytes, events: _Events | None) -> None:
-        choices = chunk.choices
-        if chunk.error is not None or chunk.tpe is not None or chunk.object == "error":
-            if chunk.is_error:
-                raise stream_error(payload)
-        if not choices and reports_error(payload):
-            raise stream_error(payload)
-        self.chunk_count += 1
-        total = self._accumulator
-        total.position += 1
-        self._take_fields(chunk)
-        if events is None:
-            for choice in choices or ():
-                self._take_choice(choice, None)
-            return
-        event = ChunkEvent(chunk)
-        events.append(event)
-        for choice in choices or ():
-            self._take_choice(choice, events)
-        set_origin(event, (total, total.position, payload))
-
-    def _take_fields(self, chunk: ChatCompletionChunk) -> None:
-        """What a chunk says beside its choices."""
-        total = self._accumulator
-        position = total.position
-        if self._lacks_head:
-            self._take_head(chunk, position)
-        if (tier := chunk.service_tier) and tier != total.service_tier.value:
-            total.service_tier = total.service_tier.set(tier, position)
-        if (mark := chunk.system_fingerprint) and mark != total.system_fingerprint.value:
-            total.system_fingerprint = total.system_fingerprint.set(mark, position)
-        if chunk.usage is not None:
-            total.usage = total.usage.merge(chunk.usage, position)
-
-    def _take_head(self, chunk: ChatCompletionChunk, position: int) -> None:
-        """What the first chunk that has it says for all of them."""
-        total = self._accumulator
-        if chunk.id and total.id.value is None:
-            total.id = total.id.set(chunk.id, position)
-        if chunk.created and total.created.value is None:
-            total.created = total.created.set(chunk.created, position)
-        if chunk.model and total.model.value is None:
-            total.model = total.model.set(chunk.model, position)
-        self._lacks_head = None in (total.id.value, total.created.value, total.model.value)
-
-    def _take_choice(  # noqa: C901, PLR0912 - the hot path: one call a choice
-        self, choice: ChunkChoice, events: _Events | None
-    ) -> None:
-        total = self._accumulator
-        position = total.position = total.position + 1  # one chunk may name a choice twice
-        index = choice.index or 0
-        log = total.choices.get(index)
-        if log is None:
-            log = self._begin_choice(index)
-        delta = choice.delta
-        brings = False  # content
-        touched: list[ToolCallLog] = _NO_CALLS
-        if delta is None and not log.has_content:
-            delta = choice.whole_message
-        if delta is not None:
-            if delta.reasoning_content or delta.reasoning:
-                add_reasoning(total, log, delta, events)
-                brings = True
-            content = delta.content
-            if content is not None:
-                log.content = log.content.append(content, position)
-                if content:
-                    brings = True
-                    if events is not None:
-                        event = ContentDeltaEvent(index, content)
-                        set_origin(event, (total, position, b""))
-                        events.append(event)
-            if delta.refusal is not None:
-                add_text(total, log, "refusal", delta.refusal, events)
-                brings = brings or bool(delta.refusal)
-            if delta.tool_calls is not None:
-                check_number("tool calls", len(delta.tool_calls), self._max_tool_calls)
-                touched = add_calls(total, log, delta.tool_calls, events, self._count_call)
-                brings = brings or bool(touched)
-            if delta.role and log.role is NEVER:
-                log.role = log.role.set(delta.role, total.position)
-            if (
-                delta.graph_data is not None
-                or delta.llm_data is not None
-                or delta.translation_data is not None
-                or delta.web_search_data is not None
-                or delta.extra is not None
-            ):
-                add_data(total, log, delta)
-                self.has_content = self.has_content or bool(delta.extra)
-        if choice.logprobs is not None:
-            add_logprobs(total, log, choice.logprobs, events)
-            self.has_content = self.has_content or bool(
-                choice.logprobs.content or choice.logprobs.refusal
-            )
-        if brings and not log.has_content:
-            log.has_content = self.has_content = True
-        reason = choice.finish_reason
-        if reason or log.finish_reason is not NEVER or self._reasons is _UNPROVEN:
-            self._step(log, reason, touched, events, brings=brings)
-        elif touched:
-            add_early_done_events(total, log, touched, events)
-
-    def _step(
-        self,
-        log: ChoiceLog,
-        reason: str | None,
-        touched: list[ToolCallLog],
-        events: _Events | None,
-        *,
-        brings: bool,
-    ) -> None:
-        """What a chunk means for the end of a choice, and for the server's finish reasons."""
-        total = self._accumulator
-        has_reason = is_finish_reason(reason)
-        step = step_of(
-            has_content=brings,
-            has_reason=has_reason,
-            had_reason=log.finish_reason.value is not None,
-        )
-        self._reasons = AFTER[self._reasons, step]
-        was_finished = log.is_finished
-        if (is_finished := IS_FINISHED[step]) is not None:
-            log.is_finished = is_finished
-            self._finished += is_finished - was_finished
-        if has_reason and (step.is_late or not was_finished):
-            # The first reason counts, unless content came after it.
-            log.finish_reason = log.finish_reason.set(reason or "", total.position)
-            self.has_content = True
-            if log.ended_at is None:
-                log.ended_at = total.position
-            if log.content or log.refusal or log.calls:
-                self._has_answer = True
-            if self._reasons is Reasons.RELIABLE:
-                add_done_events(total, log, Occasion.CHOICE_OVER, events)
-                return
-        if touched:
-            add_early_done_events(total, log, touched, events)
-
-    def _add_leftover(self, rest: ChunkChoice, events: _Events) -> None:
-        log = self._accumulator.choices.get(rest.index or 0)
-        if log is None or rest.delta is None:
-            return
-        for name in ("content", "refusal"):
-            if piece := getattr(rest.delta, name):
-                add_text(self._accumulator, log, name, piece, events)
-        if rest.delta.reasoning_content or rest.delta.reasoning:
-            add_reasoning(self._accumulator, log, rest.delta, events)
-
-    # Limits.
-
-    def _begin_choice(self, index: int) -> ChoiceLog:
-        total = self._accumulator
-        check_number("choices", len(total.choices) + 1, self._max_choices)
-        log = total.choices[index] = ChoiceLog(index, total.position, total.reader)
-        return log
-
-    def _count_call(self) -> None:
-        check_number("tool calls", self._call_count + 1, self._max_tool_calls)
-        self._call_count += 1
 
     # What is missing.
 

@@ -321,6 +321,35 @@ def test_a_terminal_shows_no_control_characters_of_json(monkeypatch: pytest.Monk
     assert "\x9b" not in shown
 
 
+def thinking_reply() -> AnyReply:
+    deltas = [{"reasoning_content": "h\x1bm"}, {"reasoning_content": "."}, {"content": "42"}]
+    chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    return chunks_reply([*chunks, {"choices": [{"index": 0, "finish_reason": "MAX_TOKENS"}]}])
+
+
+def test_a_terminal_shows_reasoning_dimmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with server_beside(thinking_reply()) as server, terminal(monkeypatch) as screen:
+        assert main(chat_arguments(server, "asyncio")) == Exit.OK
+        shown = written_to(screen).decode()
+    assert "\x1b[2mh␛m\x1b[22m\x1b[2m.\x1b[22m\r\n\r\n42\r\n" in shown
+    assert "reached the limit of max_tokens" in shown
+
+
+def test_elsewhere_only_the_answer_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    with server_beside(thinking_reply(), thinking_reply()) as server:
+        assert main(chat_arguments(server, "asyncio")) == Exit.OK
+        assert capfd.readouterr().out == "42\n"
+        assert main(chat_arguments(server, "asyncio", "--json", "Hi")) == Exit.OK
+    events = [msgspec.json.decode(line) for line in capfd.readouterr().out.splitlines()]
+    assert [event["delta"] for event in events if event["type"] == "reasoning.delta"] == [
+        "h\x1bm",
+        ".",
+    ]
+    assert [event["reasoning"] for event in events if event["type"] == "reasoning.done"] == [
+        "h\x1bm."
+    ]
+
+
 def test_a_terminal_gets_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     with server_beside(text_reply("\x1b[31mHi", usage=True)) as server:
         with terminal(monkeypatch) as screen:

@@ -78,8 +78,8 @@ async def test_final_completion_without_iteration_builds_no_events(
     server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[object] = []
-    monkeypatch.setattr("anyio_writer.protocol.state.ChunkEvent", made.append)
-    monkeypatch.setattr("anyio_writer.protocol.state.ContentDeltaEvent", made.append)
+    monkeypatch.setattr("anyio_writer.protocol.machine.ChunkEvent", made.append)
+    monkeypatch.setattr("anyio_writer.protocol.machine.ContentDeltaEvent", made.append)
     async with open_chat_stream(
         api_key="key",
         base_url=server.url,

@@ -18,7 +18,7 @@ from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from anyio_writer import AsyncWriter, ChatCompletionStream, chat_stream_from
-from anyio_writer.protocol import parsing, state
+from anyio_writer.protocol import machine, parsing
 from anyio_writer.streaming.deadlines import Deadlines
 from anyio_writer.streaming.pump import Pump
 from anyio_writer.testing import ChatServer, Hold, Reply, sse_event, writer_chunks
@@ -73,8 +73,8 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     for owner, name in (
         (parsing, "_decode"),
         (parsing.ChunkParser, "_parse_slowly"),
-        (state, "ChunkEvent"),
-        (state, "ContentDeltaEvent"),
+        (machine, "ChunkEvent"),
+        (machine, "ContentDeltaEvent"),
         (Pump, "_set_deadline"),
         (Deadlines, "_set"),
     ):

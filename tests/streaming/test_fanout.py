@@ -85,7 +85,7 @@ async def test_events_are_not_built_for_nobody(monkeypatch: pytest.MonkeyPatch) 
         made.append(value)
         return original(value)
 
-    monkeypatch.setattr("anyio_writer.protocol.state.ChunkEvent", counting)
+    monkeypatch.setattr("anyio_writer.protocol.machine.ChunkEvent", counting)
     async with chat_stream_from(Body(*SCRIPT)) as stream:
         consumer = stream.subscribe()
         await anext(consumer)
