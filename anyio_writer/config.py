@@ -95,8 +95,8 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         timeouts: Time limits.
         limits: Bounds on sizes.
-        end_grace: How many seconds of silence to wait, once the answer is complete, for the
-            usage and the end of the response.
+        end_grace: For how many seconds reading goes on at most, once the answer is complete,
+            to the usage and the end of the response.
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` is an
             error. False is for servers that never send either.
     """
@@ -134,8 +134,8 @@ class Configuration(ReadingConfiguration, total=False):
             not given.
         timeouts: Time limits.
         limits: Bounds on sizes.
-        end_grace: How many seconds of silence to wait, once the answer is complete, for the usage
-            and the end of the response; 5 if not given.
+        end_grace: For how many seconds reading goes on at most, once the answer is complete, to the
+            usage and the end of the response; 5 if not given.
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` is an
             error; True if not given. False is for servers that never send either.
     """

@@ -209,7 +209,7 @@ def test_the_time_limits_are_the_defaults() -> None:
     documented = {code_in(name)[0]: default for name, default, _ in table(section("Settings"))}
     actual = {name: f"{value:g}" if value else "None" for name, value in fields_of(Timeouts())}
     assert documented == actual
-    assert f"{StreamSettings().end_grace:g} seconds of silence (`end_grace`)" in README
+    assert f"for at most {StreamSettings().end_grace:g} seconds (`end_grace`)" in README
 
 
 def fields_of(struct: msgspec.Struct) -> Iterator[tuple[str, Any]]:
