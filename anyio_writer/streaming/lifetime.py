@@ -14,6 +14,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ..errors import StreamClosedError, WriterError, WrongOrderError, WrongTaskError
+from .lazy_event import LazyEvent
 
 # By the id of a task: what it has entered and not left, the innermost last.
 _entered_by: Final[dict[int, list[Lifetime]]] = {}
@@ -47,13 +48,13 @@ class Lifetime:
     )
 
     def __init__(self, kind: str, work: anyio.CancelScope, cleanup_time: float) -> None:
-        self.opened: Final = anyio.Event()
+        self.opened: Final = LazyEvent()
         """The response is there, or will never be."""
-        self.demanded: Final = anyio.Event()
+        self.demanded: Final = LazyEvent()
         """Somebody wants events."""
-        self.ended: Final = anyio.Event()
+        self.ended: Final = LazyEvent()
         """It is known how it ended."""
-        self.finished: Final = anyio.Event()
+        self.finished: Final = LazyEvent()
         """Everything is cleaned up."""
         self.is_left = False
         """Whether the block has ended."""
