@@ -32,6 +32,7 @@ from .protocol.events import (
     ChunkEvent,
     FunctionToolCallArgumentsDoneEvent,
 )
+from .protocol.rules import Stop, stop_of
 from .streaming.lifetime import Lifetime
 from .streaming.publisher import Publisher
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError, ToolResult, ToolRuns, check_tool_options
@@ -45,9 +46,10 @@ T = TypeVar("T")
 DEFAULT_MAX_ROUNDS: Final = 10
 """How many requests a conversation sends at the most."""
 
-_CUT_OFF_BY: Final[dict[str | None, type[APIError]]] = {
-    "length": LengthFinishReasonError,
-    "content_filter": ContentFilterFinishReasonError,
+_CUT_OFF_BY: Final[dict[Stop, type[APIError]]] = {
+    Stop.LENGTH: LengthFinishReasonError,
+    Stop.CONTENT_FILTER: ContentFilterFinishReasonError,
+    Stop.FAILURE: StreamTruncatedError,
 }
 
 
@@ -235,7 +237,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
             )  # until the last has ended
             async for batch in stream.batches():
                 await self._publish(batch)
-                published.add(batch)
+                published.add_done(batch)
             completion = await stream.get_final_completion()
             self._completions.append(completion)
             if len(completion.choices) > 1:
@@ -243,7 +245,8 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
             choice = completion.choices[0]
             for call in choice.message.tool_calls or ():
                 if call.index not in published.calls:
-                    raise _cut_off(call, choice, completion)
+                    _check_end_of_call(call, choice, completion)
+                    published.add({call.index})  # it is answered without having been run
             self._unanswered = choice, runs
             return choice
         # On asyncio the task of a tool can be cancelled by itself, and all of the round with it.
@@ -307,11 +310,15 @@ class _PublishedCalls:
         self.calls: Final[set[int]] = set()
         self._changed = anyio.Event()
 
-    def add(self, events: list[Any]) -> None:
+    def add_done(self, events: list[Any]) -> None:
         """These were published."""
-        self.calls.update(
-            event.index for event in events if isinstance(event, FunctionToolCallArgumentsDoneEvent)
+        self.add(
+            {each.index for each in events if isinstance(each, FunctionToolCallArgumentsDoneEvent)}
         )
+
+    def add(self, calls: set[int]) -> None:
+        """Nothing has to be published of these any more before they are answered."""
+        self.calls.update(calls)
         self._changed.set()
         self._changed = anyio.Event()
 
@@ -345,18 +352,19 @@ def _snapshot_of(event: ChunkEvent) -> ParsedChatCompletion[Any]:
     return event.snapshot
 
 
-def _cut_off(
+def _check_end_of_call(
     call: ParsedFunctionToolCall,
     choice: ParsedChatCompletionChoice[Any],
     completion: ParsedChatCompletion[Any],
-) -> APIError:
-    """The error of an answer that ended amid a call."""
+) -> None:
+    """Raise what the model cannot be told about a call that was cut off: why it was stopped."""
     reason = choice.finish_reason
-    return _CUT_OFF_BY.get(reason, StreamTruncatedError)(
-        f"The call of {call.function.name} was cut off (finish reason: {reason}), so it cannot be "
-        "answered.",
-        completion=completion,
-    )
+    if (cls := _CUT_OFF_BY.get(stop_of(reason))) is not None:
+        raise cls(
+            f"The call of {call.function.name} was cut off (finish reason: {reason}), so it cannot "
+            "be answered.",
+            completion=completion,
+        )
 
 
 def _several(n: int) -> InvalidParameterError:

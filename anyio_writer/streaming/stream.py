@@ -191,6 +191,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         # Nothing is published between these two: no call is lost or doubled.
         runs.take(self._state.done_calls())
         self._fanout.set_listener(runs)
+        if lifetime.ended.is_set() and lifetime.error is None:
+            runs.refuse(self._state.cut_off_calls())
         return runs
 
     async def _until_ended_unread(self) -> None:
@@ -290,6 +292,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             error.request_id = error.request_id or self.request_id
         if isinstance(error, APIError | StreamClosedError):
             error.completion = self._state.completion_so_far
+        if error is None and self._tool_runs is not None:
+            self._tool_runs.refuse(self._state.cut_off_calls())
         super()._end(error)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, get_args
@@ -104,7 +104,8 @@ class ToolRuns:
         self._until_ended = until_ended
         # A tool sees the context variables of who called run_tools, not of the stream's own task.
         self._context = copy_context()
-        self._queue: deque[FunctionToolCallArgumentsDoneEvent] = deque()  # waiting for the limit
+        # Waiting for the limit, and whether they are refused.
+        self._queue: deque[tuple[FunctionToolCallArgumentsDoneEvent, bool]] = deque()
         self._running = 0
         self._results: list[tuple[int, ToolResult]] = []  # as they ended; and of which choice
         self._scopes: set[anyio.CancelScope] = set()  # of the calls that run
@@ -158,7 +159,15 @@ class ToolRuns:
 
     def take(self, events: Batch) -> None:
         """Run the calls that are done by these events, now or when the limit lets them."""
-        calls = [each for each in events if type(each) is FunctionToolCallArgumentsDoneEvent]
+        self._add(
+            (each, False) for each in events if type(each) is FunctionToolCallArgumentsDoneEvent
+        )
+
+    def refuse(self, calls: Iterable[FunctionToolCallArgumentsDoneEvent]) -> None:
+        """Let these calls fail without running them: they were cut off."""
+        self._add((each, True) for each in calls)
+
+    def _add(self, calls: Iterable[tuple[FunctionToolCallArgumentsDoneEvent, bool]]) -> None:
         if not self._is_broken_off:
             self._queue.extend(calls)
             self._start_some()
@@ -184,11 +193,14 @@ class ToolRuns:
 
     def _start_some(self) -> None:
         while self._queue and self._running < self._limit:
-            call = self._queue.popleft()
+            call, is_refused = self._queue.popleft()
             self._running += 1
-            self._context.run(self._start, self._run, call, f"tool {call.name}")
+            run = partial(self._run, is_refused=is_refused)
+            self._context.run(self._start, run, call, f"tool {call.name}")
 
-    async def _run(self, call: FunctionToolCallArgumentsDoneEvent) -> None:
+    async def _run(
+        self, call: FunctionToolCallArgumentsDoneEvent, *, is_refused: bool = False
+    ) -> None:
         result: ToolResult | None = None
         scope = anyio.CancelScope()
         self._scopes.add(scope)
@@ -196,7 +208,7 @@ class ToolRuns:
             scope.cancel()
         try:
             with scope:
-                result = await self._answer(call)
+                result = await self._answer(call, is_refused=is_refused)
         finally:
             self._scopes.discard(scope)
             self._running -= 1
@@ -207,10 +219,12 @@ class ToolRuns:
             self._wake()
         self._start_some()
 
-    async def _answer(self, call: FunctionToolCallArgumentsDoneEvent) -> ToolResult:
+    async def _answer(
+        self, call: FunctionToolCallArgumentsDoneEvent, *, is_refused: bool
+    ) -> ToolResult:
         value, error = None, None
         try:
-            value = await self._call(call)
+            value = await (_refuse(call) if is_refused else self._call(call))
             content = _content_of(value, call.name)
         except Exception as exc:
             if self._on_error == "raise":
@@ -250,6 +264,13 @@ class ToolRuns:
             if _is_being_cancelled():
                 raise
             raise WriterError(f"What {call.name} waited for was cancelled.") from exc
+
+
+async def _refuse(call: FunctionToolCallArgumentsDoneEvent) -> None:
+    """What a call that was cut off comes to; the model is told, and may call again."""
+    raise WriterError(
+        f"The call of {call.name} was cut off. Its arguments are incomplete, so it was not run."
+    )
 
 
 def _is_being_cancelled() -> bool:

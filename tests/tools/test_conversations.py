@@ -17,6 +17,7 @@ from anyio_writer import (
     APIStatusError,
     APIStreamError,
     AsyncWriter,
+    ContentFilterFinishReasonError,
     ContentParseError,
     ConversationLimitError,
     InternalServerError,
@@ -240,7 +241,12 @@ async def test_a_final_answer_that_does_not_fit() -> None:
 
 @pytest.mark.parametrize(
     ("finish", "error"),
-    [("length", LengthFinishReasonError), ("tool_calls", StreamTruncatedError)],
+    [
+        ("length", LengthFinishReasonError),
+        ("MAX_TOKENS", LengthFinishReasonError),
+        ("content_filter", ContentFilterFinishReasonError),
+        ("abort", StreamTruncatedError),
+    ],
 )
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_call_that_was_cut_off(finish: str, error: Any, known: bool) -> None:
@@ -251,6 +257,28 @@ async def test_a_call_that_was_cut_off(finish: str, error: Any, known: bool) -> 
             await conversation.until_done()
         assert caught.value.completion is not None
     assert conversation.messages == [HELLO]
+
+
+@pytest.mark.parametrize("arguments", ["", '{"a": 1, "b', '{"a": 1, "b": 2}'])
+@pytest.mark.parametrize("finish", ["tool_calls", "stop"])
+async def test_the_model_is_told_of_a_call_that_was_cut_off_behind_an_ordinary_reason(
+    finish: str, arguments: str
+) -> None:
+    """Its arguments are not known to be whole, so it is not run, unless they are."""
+    script = [*ADD[:1], pieces(part(1, "add", arguments, "i1"), finish=finish)]
+    async with talk(script, END) as conversation:
+        events = [event async for event in conversation]
+    answers = [message for message in conversation.messages if message["role"] == "tool"]
+    assert [answer["tool_call_id"] for answer in answers] == ["id00", "i1"]
+    told = [event.content for event in events if isinstance(event, ToolResultEvent)]
+    assert sorted(told) == sorted(answer["content"] for answer in answers)
+    assert answers[0]["content"] == "3"
+    if arguments.endswith("}"):
+        assert answers[1]["content"] == "3"
+    elif arguments:
+        assert "cut off" in answers[1]["content"]
+    else:
+        assert answers[1]["content"].startswith("Error")
 
 
 @pytest.mark.parametrize(

@@ -956,3 +956,36 @@ async def test_asked_for_after_the_end_but_inside_the_block() -> None:
     async with stream_of(call(0, "count"), CALLS, tools=[counted.tool]) as stream:
         await stream.until_done()
         assert len(await stream.run_tools().results()) == 1
+
+
+# Calls that were cut off.
+
+CUT = [call(0, "f"), pieces(part(1, "f", '{"a', "cut"))]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("finish", ["tool_calls", "stop"])
+async def test_a_call_that_was_cut_off_fails_without_having_run(
+    finish: str, *, is_late: bool
+) -> None:
+    gates = Gates("f")
+    gates.open()
+    async with stream_of(*CUT, chunk(None, finish), tools=gates.tools) as stream:
+        if is_late:
+            await stream.until_done()
+        results = await stream.run_tools().results()
+    assert [result.error is None for result in results] == [True, False]
+    assert "cut off" in results[1].message()["content"]
+    assert results[1].arguments == '{"a'
+    assert gates.began == ["f"]
+
+
+async def test_a_call_that_was_cut_off_is_a_failure_to_raise() -> None:
+    gates = Gates("f")
+    gates.open()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with stream_of(*CUT, CALLS, tools=gates.tools) as stream:
+            stream.run_tools(on_error="raise", limit=1)
+            await stream.until_done()
+            await anyio.sleep_forever()
+    assert "cut off" in str(caught.value.exceptions[0])
