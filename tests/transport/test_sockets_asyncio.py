@@ -354,3 +354,21 @@ async def test_a_connection_is_closed_from_another_thread() -> None:
 
         await anyio.to_thread.run_sync(asyncio.run, close())
         assert await ends.received() == b""
+
+
+# httpcore's own backend, on trio, loses the socket in the first case, and lets the error through in
+# the second.
+
+
+async def test_an_option_that_there_is_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with pytest.raises(httpcore.ConnectError):
+            await Network().connect_tcp(
+                *listener.getsockname(), socket_options=[(socket.SOL_SOCKET, -1, 1)]
+            )
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".test", "a..test"])
+async def test_a_name_that_cannot_be_one(host: str) -> None:
+    with pytest.raises(httpcore.ConnectError):
+        await Network().connect_tcp(host, 1)
