@@ -24,6 +24,7 @@ def parse_json(payload: bytes) -> Any:
 
 
 # The patterns here are seldom needed; ``re`` compiles them then, and keeps what it compiled.
+_HALF: Final = rb"\\u[dD][89a-fA-F]"
 _ESCAPES: Final = (
     rb"(?s)\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a pair
     rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
@@ -34,6 +35,8 @@ _ESCAPES: Final = (
 def mend_text(payload: bytes) -> bytes:
     """Replace by U+FFFD what is not Unicode: stray bytes, and escapes of half a surrogate pair."""
     payload = payload.decode(errors="replace").encode()
+    if not re.search(_HALF, payload):  # takes a tenth of the time
+        return payload
     return re.sub(_ESCAPES, lambda match: rb"\ufffd" if match["lone"] else match[0], payload)
 
 
