@@ -27,6 +27,9 @@ from .events import (
 from .logs import ItemLog, JSONLog, TextLog
 from .rules import Occasion
 
+NO_GRAPH_DATA: Final = GraphData()
+"""What Writer sends in each delta of an answer without a Knowledge Graph."""
+
 Events = list[ChatCompletionStreamEvent[Any]]
 
 _DELTA_EVENTS: Final[dict[str, Callable[[int, str], ChatCompletionStreamEvent[Any]]]] = {
@@ -41,7 +44,6 @@ _DONE_EVENTS: Final[dict[str, Callable[[int, Any], ChatCompletionStreamEvent[Any
     "logprobs_content": LogprobsContentDoneEvent,
     "logprobs_refusal": LogprobsRefusalDoneEvent,
 }
-_NO_GRAPH_DATA: Final = GraphData()
 
 
 def add_text(
@@ -72,7 +74,7 @@ def add_reasoning(
 def add_data(total: Accumulator, log: ChoiceLog, delta: ChoiceDelta) -> None:
     """Add what built-in tools report, and the fields that the library does not know."""
     position = total.position
-    if delta.graph_data is not None and delta.graph_data != _NO_GRAPH_DATA:
+    if delta.graph_data is not None and delta.graph_data != NO_GRAPH_DATA:
         log.graph_data = log.graph_data.merge(delta.graph_data, position)
     if delta.llm_data is not None:
         log.llm_data = log.llm_data.merge(delta.llm_data, position)

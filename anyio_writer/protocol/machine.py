@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from .accumulator import Accumulator, ChoiceLog, ToolCallLog
 from .choices import (
+    NO_GRAPH_DATA,
     add_calls,
     add_data,
     add_done_events,
@@ -56,31 +57,20 @@ class Machine:
         self._has_answer = False  # whether a choice with more than reasoning had a finish reason
         self._call_count = 0
 
-    def _take(self, chunk: ChatCompletionChunk, payload: bytes, events: _Events | None) -> None:
+    def _take(  # noqa: C901 - the hot path: a call less is 60 ns of 2 µs
+        self, chunk: ChatCompletionChunk, payload: bytes, events: _Events | None
+    ) -> None:
         choices = chunk.choices
         if chunk.error is not None or chunk.tpe is not None or chunk.object == "error":
             if chunk.is_error:
                 raise stream_error(payload)
-        if not choices and reports_error(payload):
-            raise stream_error(payload)
+        if not choices:
+            choices = ()
+            if reports_error(payload):
+                raise stream_error(payload)
         self.chunk_count += 1
         total = self._accumulator
-        total.position += 1
-        self._take_fields(chunk)
-        if events is None:
-            for choice in choices or ():
-                self._take_choice(choice, None)
-            return
-        event = ChunkEvent(chunk)
-        events.append(event)
-        for choice in choices or ():
-            self._take_choice(choice, events)
-        set_origin(event, (total, total.position, payload))
-
-    def _take_fields(self, chunk: ChatCompletionChunk) -> None:
-        """What a chunk says beside its choices."""
-        total = self._accumulator
-        position = total.position
+        position = total.position = total.position + 1
         if self._lacks_head:
             self._take_head(chunk, position)
         if (tier := chunk.service_tier) and tier != total.service_tier.value:
@@ -89,6 +79,15 @@ class Machine:
             total.system_fingerprint = total.system_fingerprint.set(mark, position)
         if chunk.usage is not None:
             total.usage = total.usage.merge(chunk.usage, position)
+        if events is None:
+            for choice in choices:
+                self._take_choice(choice, None)
+            return
+        event = ChunkEvent(chunk)
+        events.append(event)
+        for choice in choices:
+            self._take_choice(choice, events)
+        set_origin(event, (total, total.position, payload))
 
     def _take_head(self, chunk: ChatCompletionChunk, position: int) -> None:
         """What the first chunk that has it says for all of them."""
@@ -132,13 +131,14 @@ class Machine:
                 add_text(total, log, "refusal", delta.refusal, events)
                 brings = brings or bool(delta.refusal)
             if delta.tool_calls is not None:
-                check_number("tool calls", len(delta.tool_calls), self._max_tool_calls)
+                if len(delta.tool_calls) > self._max_tool_calls:
+                    check_number("tool calls", len(delta.tool_calls), self._max_tool_calls)
                 touched = add_calls(total, log, delta.tool_calls, events, self._count_call)
                 brings = brings or bool(touched)
             if delta.role and log.role is NEVER:
                 log.role = log.role.set(delta.role, total.position)
             if (
-                delta.graph_data is not None
+                (delta.graph_data is not None and delta.graph_data != NO_GRAPH_DATA)
                 or delta.llm_data is not None
                 or delta.translation_data is not None
                 or delta.web_search_data is not None
@@ -156,7 +156,7 @@ class Machine:
         reason = choice.finish_reason
         if reason or log.finish_reason is not NEVER or self._reasons is _UNPROVEN:
             self._step(log, reason, touched, events, brings=brings)
-        elif touched:
+        elif touched and len(log.calls) > 1:
             add_early_done_events(total, log, touched, events)
 
     def _step(
