@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from .accumulator import Accumulator, ChoiceLog, ToolCallLog
@@ -60,14 +61,12 @@ class Machine:
     def _take(  # noqa: C901 - the hot path: a call less is 60 ns of 2 µs
         self, chunk: ChatCompletionChunk, payload: bytes, events: _Events | None
     ) -> None:
-        choices = chunk.choices
+        choices: Sequence[ChunkChoice] = chunk.choices or ()
         if chunk.error is not None or chunk.tpe is not None or chunk.object == "error":
             if chunk.is_error:
                 raise stream_error(payload)
-        if not choices:
-            choices = ()
-            if reports_error(payload):
-                raise stream_error(payload)
+        if not choices and reports_error(payload):
+            raise stream_error(payload)
         self.chunk_count += 1
         total = self._accumulator
         position = total.position = total.position + 1
