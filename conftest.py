@@ -52,8 +52,3 @@ def asyncio_backend(pytestconfig: pytest.Config) -> Any:
 def anyio_backend(request: pytest.FixtureRequest, asyncio_backend: Any) -> Any:
     """Run every async test on both event loops."""
     return asyncio_backend if request.param == "asyncio" else request.param
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Announce the markers, since ``--strict-markers`` refuses others."""
-    config.addinivalue_line("markers", "uvloop: without effect, see --asyncio")

@@ -26,7 +26,9 @@ REPLIES = {
 
 @pytest.mark.parametrize("at_a_time", [1, 20])
 @pytest.mark.parametrize("where", REPLIES)
-async def test_it_is_seen_at_once(where: str, at_a_time: int) -> None:
+async def test_it_is_seen_at_once(where: str, at_a_time: int, anyio_backend: Any) -> None:
+    # Debug mode records a stack for each callback, which takes several times as long.
+    limit = 5 * LIMIT if anyio_backend == ("asyncio", {"debug": True}) else LIMIT
     seed = new_seed()
     rng = seeded(seed)
     tasks = tasks_of_clients()
@@ -68,8 +70,8 @@ async def test_it_is_seen_at_once(where: str, at_a_time: int) -> None:
         ]
         assert len(delays) == CANCELS
         assert not any(each.answered for each in server.requests)
-        assert median(delays) < LIMIT, f"seed {seed}: {delays}"
-        assert max(delays) < 10 * LIMIT, f"seed {seed}: {delays}"
+        assert median(delays) < limit, f"seed {seed}: {delays}"
+        assert max(delays) < 10 * limit, f"seed {seed}: {delays}"
 
 
 def name_of(request: RecordedRequest) -> str:

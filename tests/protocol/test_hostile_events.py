@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from anyio_writer.errors import APIError, ResponseTooLargeError
 from anyio_writer.protocol import ChatCompletionStreamState, SSEDecoder
 from anyio_writer.protocol.sse import EventStreamDetector
+from tests.plugins.thoroughness import examples
 from tests.protocol.driving import called, chunk, frames, piece, said
 
 ENTRIES = {
@@ -82,14 +83,14 @@ def event(where: str, entries: list[str], count: int) -> bytes:
     return ENTRIES[where].format(",".join(items)).encode()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(sorted(ENTRIES)), st.lists(SMALL, min_size=1, max_size=3))
 def test_the_work_is_linear_in_the_entries_of_an_event(where: str, entries: list[str]) -> None:
     once, twice = (steps(lambda n=n: feed([event(where, entries, n)])) for n in (700, 1400))
     assert twice < 2.5 * once + 500
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(40), suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(sorted(ENTRIES)), st.lists(SMALL, min_size=1, max_size=3))
 def test_the_work_is_linear_in_the_events_of_a_stream(where: str, entries: list[str]) -> None:
     events = [event(where, [each], 3) for each in entries]

@@ -24,6 +24,7 @@ from anyio_writer.transport.body import Body, body_of
 from anyio_writer.transport.chunked import ChunkedBody, PlainChunks, Reader
 from anyio_writer.transport.retries import StaleConnection
 from anyio_writer.transport.wire import Network, Wire
+from tests.plugins.thoroughness import examples
 from tests.streaming.helpers import DONE, REQUEST
 
 HANGS = 10
@@ -277,7 +278,7 @@ def any_bodies(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(any_bodies(), st.none() | CUTS)
 @example(BODY, [])
 @example(BODY, None)
@@ -296,7 +297,7 @@ def test_any_body_is_what_h11_makes_of_it(
     event(f"{'short' if was_short else 'h11'}: {error}, {'reused' if first.reused else 'closed'}")
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(plain_chunks(), CUTS, st.booleans())
 def test_plain_chunks_go_past_h11(chunks: Chunks, cuts: list[int], is_cut_off: bool) -> None:
     # The first line end is that of the head.
@@ -774,7 +775,6 @@ def shorts(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return made
 
 
-@pytest.mark.uvloop
 @pytest.mark.parametrize("with_head", [False, True])
 @pytest.mark.parametrize("name", EVENTS)
 async def test_a_stream_cut_at_every_byte_is_complete_or_truncated(

@@ -21,8 +21,6 @@ from anyio.lowlevel import checkpoint
 from anyio_writer.transport.wire import Network
 from tests.transport.network_helpers import HANGS, Ends, connected, outcome_of
 
-pytestmark = pytest.mark.uvloop
-
 MUCH = bytes(range(256)) * 40_000  # more than the buffers of two sockets
 
 

@@ -809,7 +809,6 @@ def stream_of(writer: AsyncWriter, content: str = "Hello") -> ChatCompletionStre
     return writer.chat.stream(model="m", messages=[{"role": "user", "content": content}])
 
 
-@pytest.mark.uvloop
 async def test_whole_streams_share_a_connection(
     scheme: str, server_context: ssl.SSLContext
 ) -> None:
@@ -820,7 +819,6 @@ async def test_whole_streams_share_a_connection(
         assert len(server.connections) == 1
 
 
-@pytest.mark.uvloop
 async def test_a_large_request_and_a_large_answer(
     scheme: str, server_context: ssl.SSLContext
 ) -> None:
@@ -833,7 +831,6 @@ async def test_a_large_request_and_a_large_answer(
         assert server.requests[0].json()["messages"][0]["content"] == question
 
 
-@pytest.mark.uvloop
 async def test_cancelled_at_every_step_before_the_headers(
     scheme: str, authority: trustme.CA, anyio_backend_name: str
 ) -> None:
@@ -858,7 +855,6 @@ async def test_cancelled_at_every_step_before_the_headers(
             assert step > 5, "nothing was cancelled"
 
 
-@pytest.mark.uvloop
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [(Cut(), StreamTruncatedError), (Reset(), APIConnectionError)],
@@ -883,7 +879,6 @@ async def test_a_connection_that_ends_in_mid_answer(
             assert await stream.get_final_text() == TEXT
 
 
-@pytest.mark.uvloop
 async def test_an_idle_connection_that_the_server_ended_is_not_used_again(
     scheme: str, server_context: ssl.SSLContext
 ) -> None:
@@ -899,7 +894,6 @@ async def test_an_idle_connection_that_the_server_ended_is_not_used_again(
         assert len(server.connections) == 2
 
 
-@pytest.mark.uvloop
 async def test_the_writer_is_closed_while_a_stream_reads(
     scheme: str, server_context: ssl.SSLContext
 ) -> None:
@@ -923,7 +917,6 @@ async def test_the_writer_is_closed_while_a_stream_reads(
         await server.wait_disconnect()
 
 
-@pytest.mark.uvloop
 async def test_a_certificate_that_is_not_trusted(server_context: ssl.SSLContext) -> None:
     async with serving("https", server_context, Reply(body=PIECES)) as (server, writer):
         with pytest.raises(APIConnectionError, match="certificate verify failed"):
@@ -957,7 +950,6 @@ async def test_certificates_are_read_anew_for_each_client(
                         pass
 
 
-@pytest.mark.uvloop
 @pytest.mark.usefixtures("trusted")
 async def test_a_certificate_of_another_host(authority: trustme.CA) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
