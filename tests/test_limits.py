@@ -7,7 +7,6 @@ import re
 import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from inspect import signature
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +28,7 @@ from anyio_writer import (
 )
 from anyio_writer.config import StreamSettings, resolve_endpoint
 from anyio_writer.conversation import DEFAULT_MAX_ROUNDS
-from anyio_writer.streaming.stream import ChatCompletionStream
+from anyio_writer.streaming.channel import DEFAULT_MAX_BUFFER
 from anyio_writer.testing import (
     DONE,
     ChatServer,
@@ -99,7 +98,7 @@ def test_the_defaults_are_those_of_the_library() -> None:
         "end_grace": StreamSettings().end_grace,
         "max_retries": resolve_endpoint(api_key="key").max_retries,
         "max_rounds": DEFAULT_MAX_ROUNDS,
-        "max_buffer": signature(ChatCompletionStream.subscribe).parameters["max_buffer"].default,
+        "max_buffer": DEFAULT_MAX_BUFFER,
     }
     for _, setting, default, _ in SETTINGS:
         name = setting.strip("`")

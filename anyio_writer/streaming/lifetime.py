@@ -107,7 +107,8 @@ class Lifetime:
             raise WrongTaskError(
                 f"A {self._kind} must be left by the task that entered it: its 'async with' was "
                 f"entered in another one. The {self._kind} was closed. To end it from elsewhere, "
-                "await close()."
+                "await close(). If an async generator holds it open, iterate over that with "
+                "contextlib.aclosing()."
             )
         entered = _entered_by.get(self._host_id, [])
         if self in entered and entered[-1] is not self:

@@ -66,7 +66,7 @@ class Connection:
         """
         http = h11.Connection(h11.SERVER)  # a new one each time: it never hears of our reply
         if self._ahead:
-            http.receive_data(self._ahead)
+            http.receive_data(bytes(self._ahead))
         head: h11.Request | None = None
         body = bytearray()
         while not isinstance(event := http.next_event(), h11.EndOfMessage):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import anyio
@@ -107,3 +107,23 @@ async def test_a_generator_that_is_left_half_way_is_not_remembered() -> None:
     assert await anext(generator) == "a"
     await generator.aclose()  # type: ignore[attr-defined]
     assert not lifetime._entered_by
+
+
+async def test_a_generator_around_a_stream_is_left_with_aclosing() -> None:
+    stream, _ = silent()
+
+    async def pieces() -> AsyncGenerator[str]:
+        async with stream:
+            async for piece in stream.text_deltas():
+                yield piece
+
+    tasks = tasks_of_clients()
+    async with aclosing(pieces()) as generator:
+        async for piece in generator:
+            assert piece == "a"
+            break
+    with pytest.raises(StreamClosedError):
+        await stream.until_done()
+    assert tasks_of_clients() == tasks
+    with anyio.move_on_after(0):  # the task is as good as before
+        await anyio.sleep_forever()
