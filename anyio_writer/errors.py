@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 _CONTROL: Final = dict.fromkeys({*range(32), *range(127, 160)} - {9, 10}, "�")
 
 
-def printable(text: str) -> str:
-    """A text that can be shown, whoever wrote it."""
-    return text.translate(_CONTROL)
+def printable(text: str, limit: int | None = None) -> str:
+    """A text that can be shown, whoever wrote it; what is longer than the limit is cut."""
+    text = text.translate(_CONTROL)
+    return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
 
 MAX_MESSAGE: Final = 2000
 """How long an error's message gets, in characters; a part of it may come from the server."""
+
+MAX_REQUEST_ID: Final = 200
+"""How long a request ID gets, in characters."""
 
 
 class WriterError(Exception):
@@ -66,15 +70,13 @@ class APIError(WriterError):
         request_id: str | None = None,
         completion: ParsedChatCompletion[Any] | None = None,
     ) -> None:
-        message = printable(message)
-        if len(message) > MAX_MESSAGE:
-            message = message[: MAX_MESSAGE - 1] + "…"
+        message = printable(message, MAX_MESSAGE)
         super().__init__(message)
         self.message = message
         self.request = request
         self.response = response
         self.body = body
-        self.request_id = None if request_id is None else printable(request_id)
+        self.request_id = None if request_id is None else printable(request_id, MAX_REQUEST_ID)
         self.completion = completion
 
     @property

@@ -433,6 +433,17 @@ async def long_message() -> str:
     return "it is shortened"
 
 
+@case("send a long request ID")
+async def long_request_id() -> str:
+    async with ChatServer(error_reply(400, headers={"x-request-id": "x" * 50_000})) as server:
+        with pytest.raises(APIError) as caught:
+            async with open_chat_stream(**REQUEST, base_url=server.url):
+                pass
+    assert caught.value.request_id == "x" * 199 + "…"
+    assert len(str(caught.value)) < 500
+    return "it is shortened"
+
+
 @case("set cookies")
 async def cookies() -> str:
     async with (

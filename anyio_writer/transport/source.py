@@ -11,6 +11,7 @@ import anyio
 from .._version import __version__
 from ..config import Endpoint, Limits
 from ..errors import (
+    MAX_REQUEST_ID,
     APIConnectionError,
     APIError,
     APIStatusError,
@@ -347,7 +348,7 @@ def request_id_of(response: httpx.Response | None) -> str | None:
     if response is not None:
         for name in _REQUEST_ID_HEADERS:
             if value := response.headers.get(name):
-                return printable(str(value))
+                return printable(str(value), MAX_REQUEST_ID)
     return None
 
 
