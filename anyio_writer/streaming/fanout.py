@@ -174,10 +174,11 @@ def _send_nowait(events: Batch, recipients: tuple[Channel, ...]) -> list[tuple[C
     unsent: list[tuple[Channel, Batch]] = []
     selections: dict[frozenset[type] | None, Batch] = {None: events}  # made once each
     for channel in recipients:
-        selected = selections.get(channel.types)
+        types = channel.types
+        selected = selections.get(types)
         if selected is None:
-            selected = [event for event in events if type(event) in channel.types]
-            selections[channel.types] = selected
+            selected = [event for event in events if types is None or type(event) in types]
+            selections[types] = selected
         if selected and (rest := channel.send_nowait(selected)):
             unsent.append((channel, rest))
     return unsent

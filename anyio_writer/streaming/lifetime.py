@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from sys import intern
 from typing import Any, Final
 
@@ -75,7 +75,7 @@ class Lifetime:
 
     # The block.
 
-    async def enter(self, run: Callable[[], Awaitable[None]]) -> None:
+    async def enter(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start the task, and wait until it has opened what it reads from.
 
         Raises:
@@ -197,9 +197,9 @@ class Lifetime:
 
     def _is_own_error(self, error: BaseException) -> bool:
         """Whether this is what the stream ended with, as it was raised for somebody."""
-        own = self.error
-        if isinstance(own, ExceptionGroup) and isinstance(error, ExceptionGroup):
-            return own.exceptions == error.exceptions
+        own: Any = self.error
+        if isinstance(own, ExceptionGroup):  # of which each got a group of its own
+            return _members(error) == _members(own)
         return error is own or (self._raised is not None and error in self._raised)
 
     def _forget(self) -> None:
@@ -279,7 +279,7 @@ class Lifetime:
             return
         self.error_was_raised = True
         if isinstance(error, ExceptionGroup):
-            raise error.derive(error.exceptions)
+            raise _again(error)
         if not isinstance(error, WriterError):
             raise error
         # A copy has a traceback and a context of its own; the cause is the same.
@@ -288,3 +288,13 @@ class Lifetime:
             self._raised = weakref.WeakSet()
         self._raised.add(raised)
         raise raised from error.__cause__
+
+
+def _members(group: Any) -> tuple[Any, ...]:
+    return getattr(group, "exceptions", ())
+
+
+def _again(group: Any) -> Exception:
+    """A group of the same errors, with a traceback of its own."""
+    again: Exception = group.derive(group.exceptions)
+    return again

@@ -258,9 +258,10 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
                 if self._state.done_received:
                     await pump.drain()
             if deadlines.scope.cancelled_caught:
-                if self._state.complete:
+                error = deadlines.error()
+                if error is None and self._state.complete:
                     pump.finish_complete()
-                self._end(deadlines.error() or self._outcome())
+                self._end(error or self._outcome())
         except Exception as exc:  # noqa: BLE001 - whatever it is, the subscribers must hear of it
             self._end(exc)
         finally:

@@ -40,6 +40,8 @@ from anyio_writer import (
     ParsedChatCompletionChoice,
     ParsedChatCompletionMessage,
     ParsedFunctionToolCall,
+    ReasoningDeltaEvent,
+    ReasoningDoneEvent,
     RefusalDeltaEvent,
     RefusalDoneEvent,
     ServerSentEvent,
@@ -71,7 +73,7 @@ EVENTS: list[Event] = [
 ]
 
 
-def by_type(event: Event) -> str:
+def by_type(event: Event) -> str:  # noqa: PLR0912 - there are thirteen
     if event.type == "chunk":
         assert_type(event, ChunkEvent)
         assert_type(event.chunk, ChatCompletionChunk)
@@ -89,6 +91,12 @@ def by_type(event: Event) -> str:
     elif event.type == "refusal.done":
         assert_type(event, RefusalDoneEvent)
         assert_type(event.refusal, str)
+    elif event.type == "reasoning.delta":
+        assert_type(event, ReasoningDeltaEvent)
+        assert_type(event.delta, str)
+    elif event.type == "reasoning.done":
+        assert_type(event, ReasoningDoneEvent)
+        assert_type(event.reasoning, str)
     elif event.type == "logprobs.content.delta":
         assert_type(event, LogprobsContentDeltaEvent)
         assert_type(event.content, list[LogprobToken])
@@ -115,7 +123,7 @@ def by_type(event: Event) -> str:
     return event.type
 
 
-def by_class(event: Event) -> str:  # noqa: PLR0911 - there are eleven
+def by_class(event: Event) -> str:  # noqa: PLR0911, PLR0912 - there are thirteen
     match event:
         case ChunkEvent():
             return "chunk"
@@ -130,6 +138,10 @@ def by_class(event: Event) -> str:  # noqa: PLR0911 - there are eleven
             return "refusal.delta"
         case RefusalDoneEvent():
             return "refusal.done"
+        case ReasoningDeltaEvent():
+            return "reasoning.delta"
+        case ReasoningDoneEvent():
+            return "reasoning.done"
         case LogprobsContentDeltaEvent():
             return "logprobs.content.delta"
         case LogprobsContentDoneEvent():

@@ -32,6 +32,8 @@ from anyio_writer import (
     LogprobsRefusalDoneEvent,
     Message,
     ParsedChatCompletion,
+    ReasoningDeltaEvent,
+    ReasoningDoneEvent,
     RefusalDeltaEvent,
     RefusalDoneEvent,
     ResponseType,
@@ -234,6 +236,8 @@ def kind_by_class(event: ConversationEvent[Person]) -> str:
             | ContentDoneEvent()
             | RefusalDeltaEvent()
             | RefusalDoneEvent()
+            | ReasoningDeltaEvent()
+            | ReasoningDoneEvent()
             | LogprobsContentDeltaEvent()
             | LogprobsContentDoneEvent()
             | LogprobsRefusalDeltaEvent()
