@@ -202,7 +202,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
                 self._end(None)
             if work.cancelled_caught and anyio.current_time() >= work.deadline:
                 self._end(self._limit_error(f"{self._total_time} s (total_time)"))
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the subscribers must hear of it
+        except Exception as exc:  # whatever it is, the subscribers must hear of it
             self._end(exc)
         finally:
             if not lifetime.ended.is_set():

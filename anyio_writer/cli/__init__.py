@@ -60,7 +60,7 @@ def _run(arguments: Sequence[str]) -> int:
         return exc.exit_code
     except CommandError as exc:
         return _fail(exc.message, exc.exit_code)
-    except Exception as exc:  # noqa: BLE001 - a traceback would help nobody at a prompt
+    except Exception as exc:  # a traceback would help nobody at a prompt
         if isinstance(exc.__cause__, KeyboardInterrupt):  # some versions of typer wrap it
             raise exc.__cause__ from None
         if isinstance(exc, _ArgumentError):

@@ -112,7 +112,7 @@ class CommandError(Exception):
         self.exit_code = exit_code
 
 
-class QuietEnd(Exception):  # noqa: N818 - no error: somebody wanted it
+class QuietEnd(Exception):  # no error: somebody wanted it
     """The command was ended from outside, everything is cleaned up, and nothing is to be said.
 
     Attributes:

@@ -55,7 +55,7 @@ async def _supervise(work: Callable[[], Awaitable[None]]) -> None:
             with scope:
                 try:
                     await work()
-                except Exception as exc:  # noqa: BLE001 - the task group would wrap it
+                except Exception as exc:  # the task group would wrap it
                     error = exc
             tg.cancel_scope.cancel()
     if received:

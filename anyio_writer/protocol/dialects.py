@@ -32,7 +32,7 @@ T = TypeVar("T")
 _MAX_INDEX_DIGITS: Final = 18
 
 
-class Misfit(Exception):  # noqa: N818 - never raised to users
+class Misfit(Exception):  # never raised to users
     """A value of the wrong type where it is needed."""
 
 

@@ -246,7 +246,7 @@ class Value:
                 self._value = self._reader.decode(text)
             except ValueMismatchError as exc:
                 self._error = exc
-            except Exception as exc:  # noqa: BLE001 - the type's own code may raise anything
+            except Exception as exc:  # the type's own code may raise anything
                 reason = f"{type(exc).__name__}: {exc}"
                 self._error = ValueMismatchError(
                     f"reading the text raised {reason}", text=text, reason=reason

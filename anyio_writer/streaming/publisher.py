@@ -107,7 +107,7 @@ class Publisher(ABC, Generic[Ev]):
         if exc is None:
             try:
                 await lifetime.wait_for_children()
-            except BaseException as other:  # noqa: BLE001 - raised again below
+            except BaseException as other:  # raised again below
                 exc = interrupted = other
         self._stop()
         swallowed = await lifetime.leave(exc)

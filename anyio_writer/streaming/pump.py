@@ -114,7 +114,7 @@ class Pump:
             self._set_deadline()
             try:
                 data = await source.read()
-            except Exception as exc:  # noqa: BLE001 - an HTTP library's are many
+            except Exception as exc:  # an HTTP library's are many
                 translated = source.translate(exc)
                 if translated is not exc:
                     translated.__cause__ = exc

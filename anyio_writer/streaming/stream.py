@@ -262,7 +262,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
                 if error is None and self._state.complete:
                     pump.finish_complete()
                 self._end(error or self._outcome())
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the subscribers must hear of it
+        except Exception as exc:  # whatever it is, the subscribers must hear of it
             self._end(exc)
         finally:
             if not lifetime.ended.is_set():  # cancelled from outside

@@ -322,7 +322,7 @@ def _what_went_wrong(exc: BaseException) -> str:
         return "; ".join(map(_what_went_wrong, exc.exceptions))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     try:
         text = str(exc).encode(errors="replace").decode()
-    except Exception:  # noqa: BLE001 - its class's own code
+    except Exception:  # its class's own code
         text = ""
     if isinstance(exc, WriterError):
         return text

@@ -146,7 +146,7 @@ def writer_chunks(
     Raises:
         ValueError: The pattern leaves out part of a text.
     """
-    writer = _Writer(model=model, source=random.Random(seed))  # noqa: S311 - no secret
+    writer = _Writer(model=model, source=random.Random(seed))  # no secret
     texts = [text] if isinstance(text, str) else text
     split = [tokens(each, token_pattern) for each in texts]
 
@@ -190,7 +190,7 @@ def tool_call_chunks(
         Chunks: one without content, one per token of the text, then per call one that
         opens it and those with its arguments. The last piece also has the finish reason.
     """
-    writer = _Writer(model=model, source=random.Random(seed))  # noqa: S311 - no secret
+    writer = _Writer(model=model, source=random.Random(seed))  # no secret
     said = [_Piece(), *(_Piece(content=token) for token in tokens(text))]
     for index, (name, arguments) in enumerate(calls):
         call_id = f"chatcmpl-tool-{writer.source.getrandbits(128):032x}"

@@ -34,7 +34,7 @@ class RewindableStream(ABC):
     """A connection whose reader can take the place of h11, and give it back."""
 
     @abstractmethod
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes; empty at the end."""
 
     @abstractmethod

@@ -24,14 +24,14 @@ class StreamingTransport(httpx.AsyncHTTPTransport):
     not let its pool have another network any more, this is the base class and nothing else.
     """
 
-    def __init__(  # noqa: PLR0917 - httpx's
+    def __init__(
         self,
-        verify: ssl.SSLContext | str | bool = True,  # noqa: FBT001, FBT002 - httpx's
+        verify: ssl.SSLContext | str | bool = True,
         cert: str | tuple[str, str] | tuple[str, str, str] | None = None,
-        trust_env: bool = True,  # noqa: FBT001, FBT002 - httpx's
-        http1: bool = True,  # noqa: FBT001, FBT002 - httpx's
-        http2: bool = False,  # noqa: FBT001, FBT002 - httpx's
-        limits: httpx.Limits = httpx.Limits(max_connections=100, max_keepalive_connections=20),  # noqa: B008
+        trust_env: bool = True,
+        http1: bool = True,
+        http2: bool = False,
+        limits: httpx.Limits = httpx.Limits(max_connections=100, max_keepalive_connections=20),
         proxy: str | httpx.URL | httpx.Proxy | None = None,
         uds: str | None = None,
         local_address: str | None = None,

@@ -31,7 +31,7 @@ _RETRYABLE: Final = frozenset({408, 409, 429})
 _USED_UP: Final = frozenset({"CompletionModelQuotaError", "insufficient_quota"})
 
 
-class StaleConnection(Exception):  # noqa: N818 - a mark, carried by an error of the HTTP library
+class StaleConnection(Exception):  # a mark, carried by an error of the HTTP library
     """Marks the failure of a kept-alive connection that ended before a response had begun."""
 
 
@@ -102,7 +102,7 @@ def server_wait(exc: APIStatusError) -> float | None:
 
 def _pause_after(exc: Exception, retries: int) -> float:
     wish = server_wait(exc) if isinstance(exc, APIStatusError) else None
-    spread = random.uniform(0, _JITTER)  # noqa: S311 - no secret
+    spread = random.uniform(0, _JITTER)  # no secret
     if wish is not None:
         return wish * (1 + spread * 0.2)  # upwards only: never sooner than the server asked
     doubled: float = _FIRST_WAIT * 2 ** min(retries, 10)

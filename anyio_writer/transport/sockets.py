@@ -5,8 +5,6 @@ plugged in: https://www.encode.io/httpcore/network-backends/. httpcore's own, on
 allocates 256 KiB and takes two turns of the event loop for each read.
 """
 
-# ruff: noqa: ASYNC109 - httpcore's interface has these time limits
-
 from __future__ import annotations
 
 import asyncio

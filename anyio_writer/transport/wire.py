@@ -3,8 +3,6 @@
 On asyncio the network is ``sockets.py``, elsewhere httpcore's own. This is the same for all.
 """
 
-# ruff: noqa: ASYNC109 - httpcore's interface has these time limits
-
 from __future__ import annotations
 
 import asyncio

@@ -27,7 +27,7 @@ def new_seed() -> int:
 
 
 def seeded(seed: int | None) -> random.Random:
-    return random.Random(seed)  # noqa: S311 - no secret
+    return random.Random(seed)
 
 
 def slot_of(writer: AsyncWriter) -> Any:

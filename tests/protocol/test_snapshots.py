@@ -42,7 +42,7 @@ def test_reading_late_gives_what_reading_live_gave(script: Script) -> None:
     live: list[Any] = []
     collect(live)
     numbers = list(range(len(live)))
-    shuffled = random.Random(0).sample(numbers, len(numbers))  # noqa: S311 - no secret
+    shuffled = random.Random(0).sample(numbers, len(numbers))
     for order in (numbers, numbers[::-1], shuffled, shuffled[::2]):
         events = collect(None)  # nobody has read anything of these
         assert {number: described(events[number]) for number in order} == {

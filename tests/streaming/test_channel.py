@@ -146,7 +146,7 @@ def test_native_cancellations_lose_nothing() -> None:
     """An item handed over to a task that is cancelled just then would be lost."""
 
     async def storm(seed: int) -> list[int]:
-        rng = random.Random(seed)  # noqa: S311 - no secret
+        rng = random.Random(seed)
         channel = Channel(max_buffer=6)
         subscription = subscription_of(channel)
         got: list[int] = []
