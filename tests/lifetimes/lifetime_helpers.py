@@ -187,6 +187,9 @@ def counted_rounds() -> Generator[LoopCounter]:
             trio.lowlevel.remove_instrument(instrument)
         return
     loop: Any = asyncio.get_running_loop()
+    if not hasattr(loop, "_run_once"):  # uvloop does not show its rounds
+        yield counter
+        return
     original = loop._run_once
 
     def counted() -> None:
