@@ -151,9 +151,10 @@ class Pump:
                 self._deadlines.next_chunk(self._last_chunk)
             else:
                 self._deadlines.first_content()
-        elif self._complete_since is None:
-            self._complete_since = now
-            self._deadlines.end(now + self._settings.end_grace)
+        else:
+            if self._complete_since is None:
+                self._complete_since = now
+            self._deadlines.end(self._complete_since + self._settings.end_grace)
 
     # Handling.
 
@@ -218,11 +219,14 @@ class Pump:
     def _blocked(self) -> Generator[None]:
         """A subscriber has no capacity: this time is not the server's."""
         self.is_blocked = True
+        since = anyio.current_time()
         try:
             with self._deadlines.subscriber(is_complete=self._state.complete):
                 yield
         finally:
             self.is_blocked = False
+            if self._complete_since is not None:
+                self._complete_since += anyio.current_time() - since
 
 
 def _is_whole(tail: ServerSentEvent) -> bool:

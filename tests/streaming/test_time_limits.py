@@ -194,6 +194,21 @@ class SlowTransport(httpx.AsyncBaseTransport):
         return httpx.Response(200, stream=Body(chunk("a", "stop")))
 
 
+async def test_a_slow_subscriber_neither_uses_the_grace_up_nor_ends_it() -> None:
+    body = Paced((0, chunk("a", "stop")), (1, USAGE), (1, USAGE))
+    start = anyio.current_time()
+    got: list[str] = []
+    async with chat_stream_from(body, end_grace=5) as stream:
+        slow = stream.subscribe(max_buffer=2)
+        stream.start_soon(stream.until_done)
+        await anyio.sleep(20)  # the usage has no room from 1 to 20
+        async for event in slow:
+            got.append(event.type)
+        assert stream.usage is not None
+    assert got.count("chunk") == 3
+    assert 24 - ROUNDING <= anyio.current_time() - start <= 24 + SLACK
+
+
 async def test_slow_headers_are_late_content() -> None:
     async with httpx.AsyncClient(transport=SlowTransport(10)) as client:
         with pytest.raises(FirstContentTimeoutError):
