@@ -236,6 +236,22 @@ async def test_one_that_holds_the_stream_back_is_named_once(
     assert f"test_fanout.py:{line}" in repr(forgotten)
 
 
+async def test_a_subscriber_is_called_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, logger="anyio_writer")
+    limits = Limits(slow_consumer_time=0.01)
+    async with chat_stream_from(Body(*SCRIPT), limits=limits) as stream:
+        slow = stream.subscribe(max_buffer=2, name="audit log")
+        strict = stream.subscribe(max_buffer=2, on_full="fail", name="live view")
+        with anyio.move_on_after(0.1):
+            await stream.until_done()
+        assert "audit log" in repr(slow)
+        with pytest.raises(ConsumerLagError, match="live view"):
+            await collect(strict, [])
+    [record] = caplog.records
+    assert "'audit log'" in record.getMessage()
+    assert "test_fanout.py" in record.getMessage()
+
+
 async def test_batches_of_a_subscription() -> None:
     async with chat_stream_from(Body(SCRIPT[0] + SCRIPT[1], *SCRIPT[2:])) as stream:
         first, second = stream.subscribe(ContentDeltaEvent), stream.subscribe(ContentDeltaEvent)
@@ -391,6 +407,7 @@ async def test_closing_a_subscription_wakes_its_reader() -> None:
         ([], {"max_buffer": True}),
         ([], {"max_buffer": 1.5}),
         ([], {"on_full": "block"}),
+        ([], {"name": 1}),
     ],
 )
 async def test_wrong_arguments_are_named(arguments: Any, settings: Any) -> None:
