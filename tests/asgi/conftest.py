@@ -227,7 +227,14 @@ async def listening(url: str, topic: str, **transport: Any) -> AsyncGenerator[Li
         assert response.headers["content-type"].startswith("text/event-stream")
         lines = response.aiter_lines()
         assert await anext(lines) == ": joined"
-        yield Listener(lines)
+        try:
+            yield Listener(lines)
+        finally:
+            # Resumed in a cancelled scope, all of httpx's generators unwind in order.
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                async for _ in lines:
+                    pass
 
 
 @pytest.fixture
