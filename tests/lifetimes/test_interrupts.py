@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -15,6 +15,15 @@ from anyio_writer import ChatCompletionStream, StreamTruncatedError, chat_stream
 from tests.streaming.helpers import STALL, Body, chunk
 
 
+@pytest.fixture
+def interrupts_are_heard() -> Iterator[None]:
+    """As in a terminal: a process that was started in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts_are_heard")
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("where", ["its own task", "a task of start_soon", "the block"])
 def test_an_interrupt_comes_out_bare(
