@@ -18,6 +18,7 @@ from anyio_writer import (
     AsyncWriter,
     ConfigurationError,
     ConnectTimeoutError,
+    Limits,
     Timeouts,
     WriterError,
 )
@@ -402,7 +403,10 @@ async def test_ten_streams_in_a_row_share_one_connection(
 ) -> None:
     async with ChatServer(text_reply("Hi", done=done, terminator_delay=late)) as server:
         own = client and client.AsyncClient(trust_env=False)
-        async with AsyncWriter(api_key=KEY, base_url=server.url, client=own) as writer:
+        limits = Limits(drain_time=HANGS)  # however busy the machine is
+        async with AsyncWriter(
+            api_key=KEY, base_url=server.url, client=own, limits=limits
+        ) as writer:
             for _ in range(10):
                 async with writer.chat.stream(**ASK) as stream:
                     assert await stream.get_final_text() == "Hi"
