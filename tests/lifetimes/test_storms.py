@@ -26,9 +26,11 @@ from tests.lifetimes.lifetime_helpers import (
     seeded,
     tasks_of_clients,
 )
+from tests.plugins.thoroughness import examples
 from tests.streaming.helpers import REQUEST
 
 PIECES = [sse_event(each) for each in writer_chunks("one two three four five")]
+REQUESTS = min(600, examples(600))
 PATIENCE = (0.005, 0.05, 0.3, HANGS)
 """Seconds, at most: to be cancelled while queueing, while being answered, hardly ever, and never.
 
@@ -111,7 +113,7 @@ CLIENTS: dict[str, Callable[[], Any]] = {
 
 
 async def run_storm(
-    client: Any, request: Any, *, slots: int, requests: int = 600, at_a_time: int = 20
+    client: Any, request: Any, *, slots: int, requests: int = REQUESTS, at_a_time: int = 20
 ) -> None:
     seed = new_seed()
     rng = seeded(seed)
