@@ -15,7 +15,7 @@ from tests.lifetimes.lifetime_helpers import HANGS, new_seed, seeded, tasks_of_c
 
 PIECES = [sse_event(each) for each in writer_chunks("word " * 200)]
 CANCELS = 60
-LIMIT = 0.1
+LIMIT = 0.3
 
 REPLIES = {
     "headers pending": lambda: Reply(headers_hold=anyio.Event()),
