@@ -21,7 +21,8 @@ LATE: Final = 0.1
 BUSY: Final = 100
 """By how many times ``json.loads`` of as many bytes a tick may be late, on a slow or busy machine.
 
-What is quadratic takes thousands of times as long. Coverage slows down what is Python, three times or more.
+What is quadratic takes thousands of times as long. Coverage slows down what is Python, three times
+or more.
 """
 
 
