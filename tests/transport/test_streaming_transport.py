@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import httpx
 import pytest
 import trustme
@@ -240,14 +241,17 @@ async def test_a_hook_that_raises_for_a_status_worth_a_retry(
 # Connections that cannot be used again.
 
 
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    + b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in PIECES)
+    + b"0\r\n\r\n"
+)
+
+
 async def closes_with_the_next_request(sock: ByteStream) -> None:
     """Answers one request, and closes when the next one comes."""
     await read_request(sock)
-    await sock.send(
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-        + b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in PIECES)
-        + b"0\r\n\r\n"
-    )
+    await sock.send(ANSWER)
     await read_request(sock)
 
 
@@ -1001,18 +1005,21 @@ async def test_a_tunnel_through_a_proxy(
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
 async def test_a_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
-    async with await anyio.create_unix_listener(path) as listener, anyio.create_task_group() as tg:
 
-        async def handle(sock: ByteStream) -> None:
-            with suppress(anyio.EndOfStream):
-                async with sock:
-                    await closes_with_the_next_request(sock)
+    def answer() -> None:
+        # In a thread: anyio's Unix sockets, cancelled just when they become readable, fail.
+        sock, _ = listener.accept()
+        with sock:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += sock.recv(65536)
+            sock.sendall(ANSWER)
 
-        tg.start_soon(listener.serve, handle)
-        async with httpx.AsyncClient(transport=StreamingTransport(uds=path)) as client:
-            async with stream_to("http://localhost", client=client) as stream:
-                assert await stream.get_final_text() == TEXT
-        # The handler ends by itself: cancelled just when they become readable, anyio's Unix
-        # sockets raise InvalidStateError.
-        await wait_all_tasks_blocked()
-        tg.cancel_scope.cancel()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(anyio.to_thread.run_sync, answer)
+            async with httpx.AsyncClient(transport=StreamingTransport(uds=path)) as client:
+                async with stream_to("http://localhost", client=client) as stream:
+                    assert await stream.get_final_text() == TEXT
