@@ -1011,7 +1011,8 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
         sock, _ = listener.accept()
         with sock:
             request = b""
-            while b"\r\n\r\n" not in request:
+            # Its JSON, too: what is not read when a socket is closed resets the connection.
+            while not request.endswith(b"}"):
                 request += sock.recv(65536)
             sock.sendall(ANSWER)
 
