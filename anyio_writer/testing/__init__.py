@@ -38,6 +38,7 @@ from .script import Stall as Stall
 from .script import Step as Step
 from .server import AnyReply as AnyReply
 from .server import ChatServer as ChatServer
+from .threadsafe import ThreadsafeEvent as ThreadsafeEvent
 
 if not TYPE_CHECKING:  # which reads the imports above instead
     __all__ = [

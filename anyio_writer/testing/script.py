@@ -7,6 +7,8 @@ from typing import Final, Literal, TypeAlias, TypedDict
 
 import anyio
 
+from .threadsafe import ThreadsafeEvent
+
 
 @dataclass(frozen=True)
 class Sleep:
@@ -17,9 +19,12 @@ class Sleep:
 
 @dataclass(frozen=True)
 class Hold:
-    """Wait for the event before going on."""
+    """Wait for the event before going on.
 
-    event: anyio.Event
+    It takes a `ThreadsafeEvent` if the server runs in a thread, as with ``with ChatServer(...)``.
+    """
+
+    event: anyio.Event | ThreadsafeEvent
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class ReplyFields(TypedDict, total=False):
 
     headers: Headers
     headers_delay: float
-    headers_hold: anyio.Event | None
+    headers_hold: anyio.Event | ThreadsafeEvent | None
     framing: Framing
     encoding: Encoding
     flush_pieces: bool
@@ -90,7 +95,7 @@ class Reply:
         body: The pieces, each one HTTP chunk and one write to the socket, with steps
             among them; plain bytes are one piece. An iterator can be played only once.
         headers_delay: Seconds until the headers are sent.
-        headers_hold: An event to wait for before the headers are sent.
+        headers_hold: An event to wait for before the headers are sent, as in `Hold`.
         framing: How the peer learns where the body ends: ``chunked``, ``length``
             (content-length), or ``close`` (by the end of the connection). ``none``
             leaves out the headers, too: the pieces are all that is written.
@@ -110,7 +115,7 @@ class Reply:
     headers: Headers = ()
     body: bytes | Iterable[bytes | Step] = ()
     headers_delay: float = 0.0
-    headers_hold: anyio.Event | None = None
+    headers_hold: anyio.Event | ThreadsafeEvent | None = None
     framing: Framing = "chunked"
     encoding: Encoding = "identity"
     flush_pieces: bool = True

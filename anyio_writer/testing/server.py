@@ -8,9 +8,10 @@ from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 import anyio
-import anyio.abc
 import anyio.lowlevel
 import h11
+from anyio.abc import TaskGroup, TaskStatus
+from anyio.from_thread import start_blocking_portal
 
 from .connection import Connection, PeerLeftError
 from .frames import writer_error
@@ -18,6 +19,7 @@ from .groups import lone_error
 from .records import DEFAULT_MAX_BODY_BYTES, KeptBodies, RecordedConnection, RecordedRequest
 from .replies import error_reply, refusal_of, text_reply
 from .script import Reply
+from .threadsafe import ThreadsafeEvent
 
 AnyReply: TypeAlias = Reply | Callable[[RecordedRequest], Reply]
 """A reply, or a function that makes it from the request."""
@@ -29,18 +31,30 @@ _ACCEPT_PAUSE: Final = 0.1  # seconds until accept() is tried again after it fai
 class ChatServer:
     """A server that answers chat requests as it is told to.
 
-    An async context manager, to be entered once; the server runs inside its body::
+    A context manager, to be entered once; the server runs while its body does::
 
         async with ChatServer(text_reply("Hello"), error_reply(503)) as server:
             ...  # send POST requests to server.url
 
+    A plain ``with`` runs the server in a thread, with an event loop of its own. Use it where
+    there is no event loop yet or where somebody else owns it: in fixtures of any test framework,
+    in notebooks, in scripts::
+
+        with ChatServer(text_reply("Hello")) as server:
+            anyio.run(main, server.url)
+
     Each POST, whatever its path, takes the next reply; when none is left, ``default`` or
     else the last one is used again. Other methods get a 404 in the API's shape.
 
-    Leaving the body ends everything at once and closes every socket. What the body
-    raises comes out as it is. What peers do wrong is never raised; what a reply's
-    function or body raises is, as it is a fault of the script, and it ends the server's
-    body by cancellation. Only if both fail, an ExceptionGroup holds the errors.
+    Leaving the body ends everything at once and closes every socket. Errors that the body
+    raises come out unchanged. Mistakes of peers are never raised. An error that a reply's
+    function or body raises is a mistake in the script. It ends the server:
+
+    - ``async with``: the body is cancelled, and the error is raised where it ends. If the body
+      fails too, an ExceptionGroup holds both errors.
+    - ``with``: a body that runs in another thread cannot be cancelled. New connections are
+      refused, and the error is raised when the body ends, in place of what the body raises,
+      which is then its ``__context__``.
 
     Args:
         *replies: The first replies.
@@ -55,7 +69,7 @@ class ChatServer:
 
     Attributes:
         requests: The whole requests, in order of arrival.
-        connections: The accepted connections, likewise.
+        connections: The accepted connections, in order of arrival.
     """
 
     def __init__(
@@ -77,8 +91,11 @@ class ChatServer:
         self._strict = strict
         self._bodies = KeptBodies(max_body_bytes)
         self._url: str | None = None
-        self._changed = anyio.Event()
+        self._changed = ThreadsafeEvent()
+        self._has_begun = False
+        self._has_ended = False
         self._running = self._run()
+        self._thread = contextlib.ExitStack()
 
     @property
     def url(self) -> str:
@@ -98,11 +115,15 @@ class ChatServer:
     async def wait_request(self, index: int = 0) -> RecordedRequest:
         """Wait until so many requests have arrived that ``requests[index]`` is there.
 
+        Any event loop may wait, also one in another thread than the server.
+
         Returns:
             That request.
+
+        Raises:
+            RuntimeError: The server has ended, so it will not come.
         """
-        while len(self.requests) <= index:
-            await self._changed.wait()
+        await self._wait_until(lambda: len(self.requests) > index, f"request {index} arrived")
         return self.requests[index]
 
     async def wait_disconnect(self, index: int = 0) -> RecordedRequest:
@@ -112,13 +133,20 @@ class ChatServer:
 
         Returns:
             That request.
+
+        Raises:
+            RuntimeError: The server has ended, and that request has not come.
         """
         request = await self.wait_request(index)
-        while not request.connection.closed:
-            await self._changed.wait()
+        await self._wait_until(
+            lambda: request.connection.closed, f"the connection of request {index} was over"
+        )
         return request
 
     async def __aenter__(self) -> Self:
+        if self._has_begun:
+            raise RuntimeError("a ChatServer can be entered only once: make another one")
+        self._has_begun = True
         await self._running.__aenter__()
         return self
 
@@ -130,6 +158,33 @@ class ChatServer:
     ) -> bool | None:
         return await self._running.__aexit__(exc_type, exc, traceback)
 
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal(name="anyio_writer.ChatServer"))
+            over, stop = portal.start_task(self._run_until_stopped)
+            stack.callback(over.result)  # raises what went wrong
+            stack.callback(portal.call, stop.set)
+            self._thread = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._thread.close()  # the other thread is not told of the body's exception
+        except Exception as failure:
+            failure.__context__ = exc  # instead of the cancellation in the other thread
+            raise
+
+    async def _run_until_stopped(self, *, task_status: TaskStatus[anyio.Event]) -> None:
+        stop = anyio.Event()
+        async with self:
+            task_status.started(stop)
+            await stop.wait()
+
     @contextlib.asynccontextmanager
     async def _run(self) -> AsyncGenerator[None]:
         found = await anyio.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
@@ -138,13 +193,17 @@ class ChatServer:
             listener.settimeout(0)
             host = f"[{self._host}]" if ":" in self._host else self._host
             self._url = f"http://{host}:{listener.getsockname()[1]}"
-            with lone_error():
-                async with anyio.create_task_group() as tg:
-                    tg.start_soon(self._accept, listener, tg)
-                    yield
-                    tg.cancel_scope.cancel()
+            try:
+                with lone_error():
+                    async with anyio.create_task_group() as tg:
+                        tg.start_soon(self._accept, listener, tg)
+                        yield
+                        tg.cancel_scope.cancel()
+            finally:
+                self._has_ended = True
+                self._notify()
 
-    async def _accept(self, listener: socket.socket, tg: anyio.abc.TaskGroup) -> None:
+    async def _accept(self, listener: socket.socket, tg: TaskGroup) -> None:
         while True:
             await anyio.lowlevel.checkpoint()
             try:
@@ -201,5 +260,15 @@ class ChatServer:
         return reply(request) if callable(reply) else reply
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        changed, self._changed = self._changed, ThreadsafeEvent()
+        changed.set()
+
+    async def _wait_until(self, is_so: Callable[[], bool], what: str) -> None:
+        while True:
+            changed = self._changed  # taken before looking, or a change in between would be missed
+            has_ended = self._has_ended
+            if is_so():
+                return
+            if has_ended:
+                raise RuntimeError(f"the server ended before {what}")
+            await changed.wait()

@@ -9,9 +9,8 @@ from typing import BinaryIO, TextIO, cast
 
 import anyio
 from anyio.abc import Process
-from anyio.from_thread import start_blocking_portal
 
-from anyio_writer.testing import AnyReply, ChatServer
+from anyio_writer.testing import ChatServer
 
 HANGS = 30  # seconds; a net under a hang, not an assertion
 COMMAND = (sys.executable, "-W", "error", "-m", "anyio_writer")
@@ -86,13 +85,3 @@ def pipe() -> Generator[tuple[BinaryIO, TextIO]]:
         os.fdopen(writing, "w", encoding="utf-8") as writer,
     ):
         yield cast("BinaryIO", reader), writer
-
-
-@contextmanager
-def server_beside(*replies: AnyReply) -> Generator[ChatServer]:
-    """A server in a thread of its own: the command wants the main one, for its signals."""
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(ChatServer(*replies)) as server,
-    ):
-        yield server

@@ -24,6 +24,7 @@ from anyio_writer.cli.supervise import Backend
 from anyio_writer.cli.text import harmless, harmless_json, one_line
 from anyio_writer.testing import (
     AnyReply,
+    ChatServer,
     Reply,
     chunks_reply,
     error_frame,
@@ -32,7 +33,7 @@ from anyio_writer.testing import (
     writer_chunks,
     writer_error,
 )
-from tests.cli.cli_helpers import chat_arguments, pipe, server_beside
+from tests.cli.cli_helpers import chat_arguments, pipe
 
 SCREEN_BYTES = 65_536
 HELLO = writer_chunks("Hello wide world")
@@ -135,7 +136,7 @@ def test_each_failure_has_its_code_and_one_line(
     reply: AnyReply, code: Exit, part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     timeout = "0.1" if code is Exit.TIMEOUT else "30"
-    with server_beside(reply) as server:
+    with ChatServer(reply) as server:
         assert main(chat_arguments(server, "asyncio", "--timeout", timeout, "Hi")) == code
     shown = capsys.readouterr()
     line = the_line(shown.err)
@@ -146,7 +147,7 @@ def test_each_failure_has_its_code_and_one_line(
 
 
 def test_json_ends_with_the_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with server_beside(chunks_reply(HELLO[:3])) as server:
+    with ChatServer(chunks_reply(HELLO[:3])) as server:
         assert main(chat_arguments(server, "trio", "--json", "Hi")) == Exit.BROKEN_ANSWER
     shown = capsys.readouterr()
     *_, delta, last = map(msgspec.json.decode, shown.out.splitlines())
@@ -269,7 +270,7 @@ def test_a_missing_module_that_is_not_of_the_extra_is_no_secret(
 def test_what_an_answer_looks_like_on_a_pipe(
     reply: AnyReply, out: str, err: str | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with server_beside(reply) as server:
+    with ChatServer(reply) as server:
         assert main(chat_arguments(server, "trio")) == Exit.OK
     shown = capfd.readouterr()
     assert shown.out == out
@@ -314,7 +315,7 @@ def written_to(screen: BinaryIO) -> bytes:
 
 
 def test_a_terminal_shows_no_control_characters_of_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    with server_beside(text_reply("\x9b2J")) as server, terminal(monkeypatch) as screen:
+    with ChatServer(text_reply("\x9b2J")) as server, terminal(monkeypatch) as screen:
         assert main(chat_arguments(server, "asyncio", "--json", "Hi")) == Exit.OK
         shown = written_to(screen).decode()
     assert r'"delta":"\u009b2J"' in shown
@@ -328,7 +329,7 @@ def thinking_reply() -> AnyReply:
 
 
 def test_a_terminal_shows_reasoning_dimmed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with server_beside(thinking_reply()) as server, terminal(monkeypatch) as screen:
+    with ChatServer(thinking_reply()) as server, terminal(monkeypatch) as screen:
         assert main(chat_arguments(server, "asyncio")) == Exit.OK
         shown = written_to(screen).decode()
     assert "\x1b[2mh␛m\x1b[22m\x1b[2m.\x1b[22m\r\n\r\n42\r\n" in shown
@@ -336,7 +337,7 @@ def test_a_terminal_shows_reasoning_dimmed(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_elsewhere_only_the_answer_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    with server_beside(thinking_reply(), thinking_reply()) as server:
+    with ChatServer(thinking_reply(), thinking_reply()) as server:
         assert main(chat_arguments(server, "asyncio")) == Exit.OK
         assert capfd.readouterr().out == "42\n"
         assert main(chat_arguments(server, "asyncio", "--json", "Hi")) == Exit.OK
@@ -351,7 +352,7 @@ def test_elsewhere_only_the_answer_is_printed(capfd: pytest.CaptureFixture[str])
 
 
 def test_a_terminal_gets_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    with server_beside(text_reply("\x1b[31mHi", usage=True)) as server:
+    with ChatServer(text_reply("\x1b[31mHi", usage=True)) as server:
         with terminal(monkeypatch) as screen:
             assert main(chat_arguments(server, "asyncio")) == Exit.OK
             shown = written_to(screen).decode()
@@ -361,7 +362,7 @@ def test_a_terminal_gets_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_simple_terminal_gets_no_spinner(monkeypatch: pytest.MonkeyPatch) -> None:
-    with server_beside(text_reply("Hi")) as server, terminal(monkeypatch, "dumb") as screen:
+    with ChatServer(text_reply("Hi")) as server, terminal(monkeypatch, "dumb") as screen:
         assert main(chat_arguments(server, "asyncio")) == Exit.OK
         assert b"waiting" not in written_to(screen)
 
@@ -475,7 +476,7 @@ def test_ctrl_c_ends_the_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
 
     write = Output.write
     monkeypatch.setattr(Output, "write", write_and_interrupt)
-    with server_beside(text_reply("Hello wide world")) as server:
+    with ChatServer(text_reply("Hello wide world")) as server:
         with terminal(monkeypatch) as screen:
             assert main(chat_arguments(server, "asyncio")) == Exit.INTERRUPTED
             assert written_to(screen).endswith(b"Hello wide\r\n")
