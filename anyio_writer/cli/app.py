@@ -38,6 +38,26 @@ def _limit(value: float | None) -> float | None:
 
 
 _Backend = Annotated[Backend, typer.Option(help="The event loop.")]
+_Prompt = Annotated[
+    str, typer.Argument(metavar="PROMPT", help="The prompt; - reads it from standard input.")
+]
+_Model = Annotated[str, typer.Option(help="The model's name.")]
+_System = Annotated[str | None, typer.Option(help="A system message.")]
+_Temperature = Annotated[float | None, typer.Option(help="0 or more.")]
+_MaxTokens = Annotated[int | None, typer.Option(help="The most tokens to generate.")]
+_BaseURL = Annotated[
+    str | None, typer.Option(help="Else WRITER_BASE_URL, else https://api.writer.com.")
+]
+_Path = Annotated[
+    str | None, typer.Option(help="Else /v1/chat; /v1/chat/completions on most other servers.")
+]
+_MaxRetries = Annotated[
+    int, typer.Option(help="How often to try again before an answer has begun.")
+]
+_Timeout = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", callback=_limit, help="A limit for all of it."),
+]
 _Text = Annotated[str, typer.Option(show_default=False, help="What the built-in server answers.")]
 _Pace = Annotated[
     float,
@@ -75,29 +95,16 @@ def demo(
 
 @app.command()
 def chat(
-    prompt: Annotated[
-        str, typer.Argument(metavar="PROMPT", help="The prompt; - reads it from standard input.")
-    ],
+    prompt: _Prompt,
     *,
-    model: Annotated[str, typer.Option(help="The model's name.")] = "palmyra-x5",
-    system: Annotated[str | None, typer.Option(help="A system message.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 or more.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="The most tokens to generate.")] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(help="Else WRITER_BASE_URL, else https://api.writer.com."),
-    ] = None,
-    path: Annotated[
-        str | None,
-        typer.Option(help="Else /v1/chat; /v1/chat/completions on most other servers."),
-    ] = None,
-    max_retries: Annotated[
-        int, typer.Option(help="How often to try again before an answer has begun.")
-    ] = 2,
-    timeout: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", callback=_limit, help="A limit for all of it."),
-    ] = None,
+    model: _Model = "palmyra-x5",
+    system: _System = None,
+    temperature: _Temperature = None,
+    max_tokens: _MaxTokens = None,
+    base_url: _BaseURL = None,
+    path: _Path = None,
+    max_retries: _MaxRetries = 2,
+    timeout: _Timeout = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one event per line as JSON.")
     ] = False,
