@@ -36,6 +36,7 @@ from .protocol.rules import Stop, stop_of
 from .streaming.lifetime import Lifetime
 from .streaming.publisher import Publisher
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError, ToolResult, ToolRuns, check_tool_options
+from .telemetry.timings import Timings
 
 if TYPE_CHECKING:
     from .streaming.stream import ChatCompletionStream
@@ -153,6 +154,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         self._limit = limit
         self._on_error: OnError = on_error
         self._completions: list[ParsedChatCompletion[T]] = []
+        self._timings: list[Timings] = []  # of all rounds but the latest
         self._stream = open_round(self.messages)  # here, so that a wrong request is an error now
         self._unanswered: tuple[ParsedChatCompletionChoice[T], ToolRuns] | None = None
         self._work: anyio.CancelScope
@@ -173,6 +175,11 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
     def completions(self) -> list[ParsedChatCompletion[T]]:
         """The completions so far, one per round that was streamed to its end."""
         return list(self._completions)
+
+    @property
+    def timings(self) -> list[Timings]:
+        """The timings so far, one per round; the latest round's are still changing."""
+        return [*self._timings, self._stream.timings]
 
     @property
     def current_completion_snapshot(self) -> ParsedChatCompletion[T]:
@@ -213,6 +220,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
     async def _converse(self, lifetime: Lifetime) -> None:
         for number in range(self._max_rounds):
             if number:
+                self._timings.append(self._stream.timings)
                 self._stream = self._open_round(self.messages)
             choice = await self._stream_round(lifetime, number)
             # Whatever its finish reason says: Writer's own tools end with "tool_calls" and without

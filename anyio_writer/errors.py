@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import httpx
 
     from .protocol.completion import ParsedChatCompletion
+    from .telemetry.timings import Timings
 
 
 # Control characters but for tabs and line ends; what a server says must not steer a terminal.
@@ -58,6 +59,7 @@ class APIError(WriterError):
         body: What the server said about the error: decoded JSON, else text, else None.
         request_id: The server's name for the request, if it gave one.
         completion: What had arrived of the answer; None before there was a choice.
+        timings: When what happened, up to the error; None for errors of no stream.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class APIError(WriterError):
         self.body = body
         self.request_id = None if request_id is None else printable(request_id, MAX_REQUEST_ID)
         self.completion = completion
+        self.timings: Timings | None = None
 
     @property
     def status_code(self) -> int | None:
@@ -294,6 +297,7 @@ class StreamClosedError(WriterError):
 
     Attributes:
         completion: What had arrived until then.
+        timings: When what happened until then; None for a conversation.
     """
 
     def __init__(
@@ -301,3 +305,4 @@ class StreamClosedError(WriterError):
     ) -> None:
         super().__init__(message)
         self.completion = completion
+        self.timings: Timings | None = None

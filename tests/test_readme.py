@@ -280,6 +280,7 @@ ORDER: Final = (
         "numbers",
         "signatures",
         "protocol",
+        "telemetry",
         "config",
         "structured",
         "request",

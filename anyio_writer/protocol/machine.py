@@ -46,9 +46,9 @@ class Machine:
     def __init__(self, accumulator: Accumulator, *, max_choices: int, max_tool_calls: int) -> None:
         self.chunk_count = 0
         """How many chunks have come."""
-        self.has_content = False
-        """Whether the model has sent anything yet, in whatever form: text, reasoning, a call,
-        audio, a finish reason."""
+        self.content_at = 0
+        """The position of the last content (text, reasoning, a call, audio, a finish reason); 0
+        before there was any."""
         self._accumulator = accumulator
         self._max_choices = max_choices
         self._max_tool_calls = max_tool_calls
@@ -57,6 +57,11 @@ class Machine:
         self._reasons = Reasons.UNPROVEN
         self._has_answer = False  # whether a choice with more than reasoning had a finish reason
         self._call_count = 0
+
+    @property
+    def has_content(self) -> bool:
+        """Whether the model has sent anything yet, be it only a finish reason."""
+        return self.content_at > 0
 
     def _take(  # noqa: C901 - the hot path: a call less is 60 ns of 2 µs
         self, chunk: ChatCompletionChunk, payload: bytes, events: _Events | None
@@ -144,14 +149,15 @@ class Machine:
                 or delta.extra is not None
             ):
                 add_data(total, log, delta)
-                self.has_content = self.has_content or bool(delta.extra)
+                if delta.extra:
+                    self.content_at = position
         if choice.logprobs is not None:
             add_logprobs(total, log, choice.logprobs, events)
-            self.has_content = self.has_content or bool(
-                choice.logprobs.content or choice.logprobs.refusal
-            )
-        if brings and not log.has_content:
-            log.has_content = self.has_content = True
+            if choice.logprobs.content or choice.logprobs.refusal:
+                self.content_at = position
+        if brings:
+            log.has_content = True
+            self.content_at = position
         reason = choice.finish_reason
         if reason or log.finish_reason is not NEVER or self._reasons is _UNPROVEN:
             self._step(log, reason, touched, events, brings=brings)
@@ -183,7 +189,7 @@ class Machine:
         if has_reason and (step.is_late or not was_finished):
             # The first reason counts, unless content came after it.
             log.finish_reason = log.finish_reason.set(reason or "", total.position)
-            self.has_content = True
+            self.content_at = total.position
             if log.ended_at is None:
                 log.ended_at = total.position
             if log.content or log.refusal or log.calls:

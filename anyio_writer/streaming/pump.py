@@ -15,6 +15,7 @@ from ..protocol.extent import Wholeness, wholeness
 from ..protocol.json import error_message, is_object, parse_json, shorten
 from ..protocol.sse import ChatSSEDecoder, EventStreamDetector, ServerSentEvent
 from ..protocol.state import ChatCompletionStreamState
+from ..telemetry.recorder import Recorder
 from ..transport.source import ByteSource
 from .channel import Batch
 from .deadlines import Deadlines
@@ -36,6 +37,7 @@ class Pump:
     """
 
     __slots__ = (
+        "_arrived",
         "_chunk_count",
         "_complete_since",
         "_deadlines",
@@ -43,6 +45,7 @@ class Pump:
         "_detector",
         "_fanout",
         "_last_chunk",
+        "_recorder",
         "_settings",
         "_source",
         "_state",
@@ -57,6 +60,7 @@ class Pump:
         state: ChatCompletionStreamState[Any],
         fanout: Fanout,
         settings: StreamSettings,
+        recorder: Recorder,
     ) -> None:
         self.bytes_received = 0
         self.is_blocked = False
@@ -67,12 +71,15 @@ class Pump:
         self._state = state
         self._fanout = fanout
         self._settings = settings
+        self._recorder = recorder
         self._deadlines: Deadlines
         self._decoder = ChatSSEDecoder(max_event_bytes=settings.limits.max_event_bytes)
         # Until it is clear that this is an event stream.
         self._detector: EventStreamDetector | None = EventStreamDetector()
         self._chunk_count = 0  # at the last look
-        self._last_chunk = 0.0  # when it came
+        # When the last bytes and the last chunk came, plus the time that subscribers took.
+        self._arrived = 0.0
+        self._last_chunk = 0.0
         self._complete_since: float | None = None
 
     async def run(self, deadlines: Deadlines) -> None:
@@ -121,6 +128,7 @@ class Pump:
                 return translated
             if not data:
                 break
+            self._arrived = anyio.current_time()
             self.bytes_received += len(data)
             self._check_size()
             reads += 1
@@ -141,19 +149,15 @@ class Pump:
     def _set_deadline(self) -> None:
         """Set the time limit for the next read by what has come so far."""
         state = self._state
-        now = anyio.current_time()
-        if state.chunk_count != self._chunk_count:
-            self._chunk_count = state.chunk_count
-            self._last_chunk = now
         if not state.is_settled:
             self._complete_since = None
-            if state.has_content:
+            if state.content_at:
                 self._deadlines.next_chunk(self._last_chunk)
             else:
                 self._deadlines.first_content()
         else:
             if self._complete_since is None:
-                self._complete_since = now
+                self._complete_since = self._arrived
             self._deadlines.end(self._complete_since + self._settings.end_grace)
 
     # Handling.
@@ -170,8 +174,16 @@ class Pump:
         try:
             self._parse(data, events)
         finally:
+            if self._state.chunk_count != self._chunk_count:
+                self._note_chunks()
             if events:  # the good events first, then what is wrong behind them
                 await self._publish(events)
+
+    def _note_chunks(self) -> None:
+        """Chunks came with the last bytes."""
+        self._chunk_count = self._state.chunk_count
+        self._last_chunk = self._arrived
+        self._recorder.chunks_received(self._state, self._arrived)
 
     def _parse(self, data: bytes, events: Batch | None) -> None:
         decoder, state = self._decoder, self._state
@@ -199,6 +211,8 @@ class Pump:
         is_open = not state.done_received
         if is_open and (tail := self._decoder.pending()) is not None and _is_whole(tail):
             state.feed([tail], events)
+            if state.chunk_count != self._chunk_count:
+                self._note_chunks()
         if broken is not None and not state.complete:
             if not isinstance(broken, StreamTruncatedError):
                 raise broken from broken.__cause__
@@ -225,8 +239,11 @@ class Pump:
                 yield
         finally:
             self.is_blocked = False
+            blocked = anyio.current_time() - since
+            self._arrived += blocked
+            self._last_chunk += blocked
             if self._complete_since is not None:
-                self._complete_since += anyio.current_time() - since
+                self._complete_since += blocked
 
 
 def _is_whole(tail: ServerSentEvent) -> bool:

@@ -20,6 +20,8 @@ from ..protocol.events import (
 from ..protocol.state import ChatCompletionStreamState
 from ..protocol.values import ValueReader
 from ..request.tools import functions_by_name
+from ..telemetry.recorder import Recorder
+from ..telemetry.timings import Timings
 from ..transport.source import ByteSource, request_id_of
 from .deadlines import Deadlines
 from .publisher import Publisher
@@ -91,7 +93,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         )
         self._tools = tools or _NO_TOOLS
         self._tool_runs: ToolRuns | None = None
-        self._pump = Pump(source, self._state, self._fanout, settings)
+        self._recorder = Recorder()
+        self._pump = Pump(source, self._state, self._fanout, settings, self._recorder)
         self._deadlines: Deadlines
 
     # Lifetime.
@@ -243,13 +246,23 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         """How many chunks have come."""
         return self._state.chunk_count
 
+    @property
+    def timings(self) -> Timings:
+        """When what happened so far: the request, the first content, the end, and more."""
+        usage = self._state.usage
+        return self._recorder.timings(
+            chunk_count=self._state.chunk_count,
+            bytes_received=self._pump.bytes_received,
+            completion_tokens=None if usage is None else usage.completion_tokens,
+        )
+
     # The side of the response: everything below runs in the stream's own task.
 
     async def _run(self) -> None:
         lifetime, deadlines, pump = self._entered(), self._deadlines, self._pump
         try:
             with deadlines.scope:
-                await self._source.open(deadlines)
+                await self._source.open(deadlines, self._recorder)
                 lifetime.opened.set()
                 with deadlines.subscriber():
                     await lifetime.demanded.wait()
@@ -284,6 +297,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         lifetime = self._entered()
         if lifetime.ended.is_set():
             return
+        self._recorder.stream_ended()
         if isinstance(error, APIError):
             error.message = self._source.redact(error.message)
             error.args = (error.message,)
@@ -293,6 +307,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             error.request_id = error.request_id or self.request_id
         if isinstance(error, APIError | StreamClosedError):
             error.completion = self._state.completion_so_far
+            error.timings = self.timings
         if error is None and self._tool_runs is not None:
             self._tool_runs.refuse(self._state.cut_off_calls())
         super()._end(error)

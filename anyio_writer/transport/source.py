@@ -22,6 +22,7 @@ from ..errors import (
 )
 from ..protocol.json import parse_json, shorten
 from ..request.encoding import encode_body
+from ..telemetry.recorder import Recorder
 from .body import Body, body_of, closing
 from .chunked import Reader
 from .client import (
@@ -79,7 +80,7 @@ class ByteSource(Protocol):
         """What was sent."""
         ...
 
-    async def open(self, clock: Clock) -> None:
+    async def open(self, clock: Clock, recorder: Recorder) -> None:
         """Get to the first byte of the body."""
         ...
 
@@ -110,9 +111,10 @@ class IterableSource:
     def __init__(self, source: AsyncIterable[bytes]) -> None:
         self._body = Body(aiter(source))
 
-    async def open(self, clock: Clock) -> None:
+    async def open(self, clock: Clock, recorder: Recorder) -> None:
         """Nothing has to be opened."""
         clock.request_sent()
+        recorder.opened()
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end."""
@@ -187,7 +189,7 @@ class HTTPSource:
         self._query = extra_query
         self._body: Reader | None = None
 
-    async def open(self, clock: Clock) -> None:
+    async def open(self, clock: Clock, recorder: Recorder) -> None:
         """Send the request, again if need be, until a response with status 2xx is there.
 
         Raises:
@@ -204,7 +206,7 @@ class HTTPSource:
 
         async def attempt() -> None:
             clock.request_sent()
-            await self._send(client)
+            await self._send(client, recorder)
 
         await with_retries(
             attempt,
@@ -237,7 +239,7 @@ class HTTPSource:
             if slot is not None:
                 slot.release(self)
 
-    async def _send(self, client: Client) -> None:
+    async def _send(self, client: Client, recorder: Recorder) -> None:
         if client.is_closed:
             raise WriterError("The HTTP client is closed, so nothing can be sent with it.")
         request = build_request(
@@ -249,6 +251,7 @@ class HTTPSource:
             connect_timeout=self._connect_timeout,
         )
         self.response = None  # of an earlier attempt
+        recorder.request_prepared()
         redirects = 0
         while True:
             self.request = request
@@ -258,6 +261,7 @@ class HTTPSource:
                 self.redact.clean_request(request)
             self.redact.clean_headers(response)
             self.response = response
+            recorder.headers_received()
             if response.status_code in _SUCCESS:
                 self._body = body_of(response)
                 return
