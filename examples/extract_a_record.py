@@ -4,7 +4,7 @@ python examples/extract_a_record.py
 
 Wants WRITER_API_KEY, or a server as in print_answer.py that says what a model would:
 
-anyio-writer serve --text '{"title": "Tea", "ingredients": [], "minutes": 4}'
+anyio-writer serve --reply 'json:{"title": "Tea", "ingredients": [], "minutes": 4}'
 """
 
 import sys

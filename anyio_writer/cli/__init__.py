@@ -50,12 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     try:
         from .app import app  # noqa: PLC0415 - it may be missing
+        from .help import help_width  # noqa: PLC0415 - likewise
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] not in _EXTRA:
             raise
         return _fail('the command needs more: pip install "anyio-writer[cli]"', Exit.USAGE)
     try:
-        return app(list(arguments), prog_name="anyio-writer", standalone_mode=False) or 0
+        return (
+            app(
+                list(arguments),
+                prog_name="anyio-writer",
+                standalone_mode=False,
+                terminal_width=help_width(),
+            )
+            or 0
+        )
     except QuietEnd as exc:
         return exc.exit_code
     except CommandError as exc:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from .. import __version__
 from . import demo as demonstration
-from . import run, serve
-from .exits import MEANINGS
+from . import record, run, serve
+from .help import Command, Group, ServeCommand
+from .scripted import Style
 from .supervise import Backend
 from .supervise import run as supervise
 
-_EXIT_CODES: Final = " · ".join(f"{code:d} {meaning}" for code, meaning in MEANINGS.items())
-
 app = typer.Typer(
     help="Stream chat completions as they are written.",
-    epilog=f"Exit codes: {_EXIT_CODES}",
+    cls=Group,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
@@ -82,7 +82,7 @@ def common(
     """Stream chat completions as they are written."""
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     *,
     backend: _Backend = Backend.ASYNCIO,
@@ -93,7 +93,7 @@ def demo(
     supervise(partial(demonstration.demo, text, pace=pace), backend)
 
 
-@app.command()
+@app.command(cls=Command)
 def chat(
     prompt: _Prompt,
     *,
@@ -130,19 +130,71 @@ def chat(
     supervise(partial(run.chat, question, as_json=as_json), backend)
 
 
-@app.command("serve")
+@app.command("record", cls=Command)
+def record_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write the response.")],
+    prompt: _Prompt,
+    *,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if there is one.")
+    ] = False,
+    model: _Model = "palmyra-x5",
+    system: _System = None,
+    temperature: _Temperature = None,
+    max_tokens: _MaxTokens = None,
+    base_url: _BaseURL = None,
+    path: _Path = None,
+    max_retries: _MaxRetries = 2,
+    timeout: _Timeout = None,
+    backend: _Backend = Backend.ASYNCIO,
+) -> None:
+    """Ask a model, and write the response to a file while its answer is printed.
+
+    The file has the bytes of the response as the server sent them, without HTTP's headers: an event
+    stream, which chat_stream_from() reads.
+    """
+    question = run.Question(
+        prompt=run.read_prompt(prompt),
+        model=model,
+        system=system,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        base_url=base_url,
+        path=path,
+        max_retries=max_retries,
+        timeout=timeout,
+    )
+    supervise(partial(record.record, file, question, overwrite=overwrite), backend)
+
+
+@app.command("serve", cls=ServeCommand)
 def serve_(
     *,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port; 0 lets the system choose.")
     ] = 8000,
-    text: _Text = demonstration.TEXT,
+    reply: Annotated[
+        list[str],
+        typer.Option(
+            metavar="REPLY", help="What to answer; auto unless given. Repeat it for more replies."
+        ),
+    ] = [],  # noqa: B006 - typer reads it, and nobody changes it
+    text: Annotated[
+        str | None, typer.Option(show_default=False, help="The same as --reply text:TEXT.")
+    ] = None,
     pace: _Pace = 0.03,
     done: Annotated[
         bool, typer.Option("--done", help="End each stream with 'data: [DONE]'.")
     ] = False,
     backend: _Backend = Backend.ASYNCIO,
 ) -> None:
-    """Run the built-in server on a port, to try clients against it, until Ctrl-C."""
-    supervise(partial(serve.serve, text, host=host, port=port, pace=pace, done=done), backend)
+    """Run the built-in server on a port, to try clients against it, until Ctrl-C.
+
+    The first request gets the first reply, and so on. After the last reply the first one is used
+    again.
+    {}
+    """
+    replies = [*reply, *([] if text is None else [f"text:{text}"])] or ["auto"]
+    style = Style(text=demonstration.TEXT, pace=pace, done=done)
+    supervise(partial(serve.serve, replies, style, host=host, port=port), backend)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import anyio
+import httpx
 import msgspec
 
 from ..config import Timeouts
@@ -128,8 +129,15 @@ def read_prompt(argument: str) -> str:
     return text.rstrip("\r\n")  # echo and editors add it
 
 
-async def chat(question: Question, *, as_json: bool) -> None:
+async def chat(
+    question: Question, *, as_json: bool, client: httpx.AsyncClient | None = None
+) -> None:
     """Ask, and print the answer as it comes.
+
+    Args:
+        question: What to ask.
+        as_json: Whether to print events instead of text.
+        client: What sends the request, if not the library's own client.
 
     Raises:
         CommandError: Any failure.
@@ -137,7 +145,7 @@ async def chat(question: Question, *, as_json: bool) -> None:
     out = Output(sys.stdout)
     tally = Tally()
     try:
-        stream = _open(question)
+        stream = _open(question, client)
         await show(stream, out, tally, label=f"waiting for {question.model}", as_json=as_json)
     except WriterError as exc:
         error = explain(exc, characters=tally.characters)
@@ -164,7 +172,7 @@ def _peculiarities(completion: ParsedChatCompletion[None]) -> Iterator[str]:
         yield _CUT[stop]
 
 
-def _open(question: Question) -> ChatCompletionStream[None]:
+def _open(question: Question, client: httpx.AsyncClient | None) -> ChatCompletionStream[None]:
     if not question.prompt.strip():
         raise InvalidParameterError("the prompt is empty.")
     for text in (question.prompt, question.system or "", question.model):
@@ -181,6 +189,7 @@ def _open(question: Question) -> ChatCompletionStream[None]:
     if question.system is not None:
         messages.insert(0, {"role": "system", "content": question.system})
     return open_chat_stream(
+        client=client,
         messages=messages,
         model=question.model,
         temperature=question.temperature,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from itertools import count
+from itertools import count, cycle
 from time import strftime
 from typing import Final
 
-from ..testing import ChatServer, RecordedRequest, text_reply
+from ..testing import ChatServer, RecordedRequest, Reply, ReplyBuilder
 from .exits import CommandError, Exit
 from .output import Output
+from .scripted import Style, reply_for
 from .text import one_line
 
 _BODY: Final = json.dumps(
@@ -21,8 +23,9 @@ _BODY: Final = json.dumps(
         "stream": True,
     }
 )
+_MADE_UP: Final = "the answers are made up to fit the requests"
 _INTRODUCTION: Final = """\
-Serving on {url}: every POST gets the same answer, there is no model. Ctrl-C ends it.
+Serving on {url}: there is no model, {answers}. Ctrl-C ends it.
 
     curl -N {url}/v1/chat -H 'content-type: application/json' -d '{body}'
     WRITER_API_KEY=any anyio-writer chat --base-url {url} Hello
@@ -30,24 +33,46 @@ Serving on {url}: every POST gets the same answer, there is no model. Ctrl-C end
 """
 
 
-async def serve(text: str, *, host: str, port: int, pace: float, done: bool) -> None:
+async def serve(replies: Iterable[str], style: Style, *, host: str, port: int) -> None:
     """Serve until cancelled, and log each request in one line on standard error.
 
+    Args:
+        replies: One for each request, in the words of ``scripted.SYNTAX``; after the last one
+            the first one again.
+        style: What they have in common.
+        host: The address to listen on.
+        port: The port; 0 lets the system choose.
+
     Raises:
-        CommandError: The server cannot listen there.
+        CommandError: A reply cannot be understood, or the server cannot listen there.
     """
     out = Output(sys.stdout)
-    server = ChatServer(text_reply(text, pace=pace, done=done), host=host, port=port)
+    words = list(replies)
+    try:
+        builders = [reply_for(each, style) for each in words]
+    except ValueError as exc:
+        raise CommandError(f"--reply: {one_line(str(exc))}", Exit.USAGE) from exc
+    server = ChatServer(_in_turn(builders), host=host, port=port)
     async with AsyncExitStack() as running:
         try:
             await running.enter_async_context(server)
         except OSError as exc:
             said = one_line(f"cannot listen on {host}:{port}: {exc.strerror or exc}")
             raise CommandError(said, Exit.USAGE) from exc
-        await out.write(_INTRODUCTION.format(url=server.url, body=_BODY))
+        answers = _MADE_UP if words == ["auto"] else one_line(f"it answers {' · '.join(words)}", 80)
+        await out.write(_INTRODUCTION.format(url=server.url, answers=answers, body=_BODY))
         for index in count():
             request = await server.wait_request(index)
             print(strftime("%H:%M:%S"), _logged(request), file=sys.stderr, flush=True)
+
+
+def _in_turn(builders: Iterable[ReplyBuilder]) -> ReplyBuilder:
+    turn = cycle(builders)
+
+    def build(request: RecordedRequest) -> Reply:
+        return next(turn)(request)
+
+    return build
 
 
 def _logged(request: RecordedRequest) -> str:

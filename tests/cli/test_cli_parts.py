@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from anyio_writer import APIConnectionError, APIError, AuthenticationError, WriterError, errors
-from anyio_writer.cli import main, run, serve, supervise
+from anyio_writer.cli import main, run, scripted, serve, supervise
 from anyio_writer.cli.exits import MEANINGS, OUTCOMES, CommandError, Exit, QuietEnd, explain
 from anyio_writer.cli.output import Output
 from anyio_writer.cli.supervise import Backend
@@ -175,6 +175,16 @@ WRONG: dict[tuple[str, ...], str] = {
     ("chat", "Hi", "--backend", "twisted"): "twisted",
     ("demo", "--pace", "-1"): "--pace",
     ("serve", "--port", "65536"): "--port",
+    ("serve", "--reply", "nonsense"): "none of: auto",
+    ("serve", "--reply", "auto:x"): "'auto' takes nothing",
+    ("serve", "--reply", "json:{"): "not JSON",
+    ("serve", "--reply", "call:weather"): "a tool's name and its arguments",
+    ("serve", "--reply", "call:{}"): "a tool's name and its arguments",
+    ("serve", "--reply", "call:weather {1}"): "the arguments of weather are not JSON",
+    ("serve", "--reply", "error:200"): "from 400 to 599",
+    ("serve", "--reply", "error:x"): "from 400 to 599",
+    ("record", __file__, "Hi"): "--overwrite",
+    ("record", "x", " "): "the prompt is empty",
     ("serve", "--host", "192.0.2.1", "--port", "0"): "cannot listen on 192.0.2.1:0",
 }
 
@@ -380,7 +390,7 @@ def test_the_version_and_the_exit_codes_are_told(capsys: pytest.CaptureFixture[s
     assert main(["--version"]) == Exit.OK
     assert capsys.readouterr().out.startswith("anyio-writer ")
     assert main(["--help"]) == Exit.OK
-    assert "130 Ctrl-C" in capsys.readouterr().out
+    assert "130  Ctrl-C" in capsys.readouterr().out
 
 
 async def test_serve_logs_what_it_is_asked(
@@ -392,9 +402,10 @@ async def test_serve_logs_what_it_is_asked(
 
     said: list[str] = []
     serving = anyio.Event()
+    style = scripted.Style(text="Hi", pace=0, done=True)
     monkeypatch.setattr(Output, "write", write)
     async with anyio.create_task_group() as tg:
-        tg.start_soon(partial(serve.serve, "Hi", host="127.0.0.1", port=0, pace=0, done=True))
+        tg.start_soon(partial(serve.serve, ["auto"], style, host="127.0.0.1", port=0))
         with anyio.fail_after(5):
             await serving.wait()
         url = said[0].split()[2].rstrip(":")
