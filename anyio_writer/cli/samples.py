@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from ..protocol.json import is_object
 
@@ -104,7 +104,8 @@ def _given(schema: Mapping[str, Any]) -> list[Any]:
 
 
 def _items(value: Any) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else []
+    items: list[Any] = value if isinstance(value, list) else []
+    return items
 
 
 def _chosen(members: list[Any], depth: int) -> Any:
