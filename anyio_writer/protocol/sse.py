@@ -183,6 +183,8 @@ class SSEDecoder:
         By the standard such a block is not an event. Some servers close right after the last
         line, so whoever reads to the end of a body may want to see whether it is whole.
         """
+        if self._between:
+            return None
         probe = copy.copy(self)
         probe._line = BytesIO()  # noqa: SLF001 - of the same class
         probe._line.write(self._line.getvalue())  # noqa: SLF001

@@ -109,9 +109,12 @@ _encode_param: Final = partial(encode_foreign, exclude_none=True, by_alias=True)
 _to_builtins: Final = partial(msgspec.to_builtins, builtin_types=_BINARY, enc_hook=_encode_param)
 
 
+# Not msgspec, which would send bytes as base64 and NaN as null without an error.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def _encode(value: Any) -> bytes:
-    # Not msgspec, which would send bytes as base64 and NaN as null without an error.
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _place_of_failure(name: str, value: Any, encode: Callable[[Any], object]) -> str:

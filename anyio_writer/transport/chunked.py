@@ -122,11 +122,11 @@ def read_chunked(network: RewindableStream, by_h11: Reader) -> Reader:
         return by_h11
     chunks = PlainChunks()
     data = chunks.feed(begun)
-    if (filler := chunks.filler()) is not None:
-        return ChunkedBody(network, by_h11, chunks=chunks, begun=data, filler=filler)
-    if not chunks.is_end:
+    filler = chunks.filler()
+    if filler is None and not chunks.is_end:
         network.retire()
-    return by_h11
+        return by_h11
+    return ChunkedBody(network, by_h11, chunks=chunks, begun=data, filler=filler)
 
 
 class ChunkedBody:
@@ -145,8 +145,7 @@ class ChunkedBody:
         "_by_h11",
         "_checksum",
         "_chunks",
-        "_filler_size",
-        "_framing",
+        "_filler",
         "_known_size",
         "_network",
     )
@@ -158,7 +157,7 @@ class ChunkedBody:
         *,
         chunks: PlainChunks,
         begun: bytes,
-        filler: tuple[bytes, int],
+        filler: tuple[bytes, int] | None,
     ) -> None:
         self._network = network
         self._by_h11 = by_h11
@@ -166,7 +165,7 @@ class ChunkedBody:
         self._begun = begun  # until it is read
         self._known_size = len(begun)
         self._checksum = crc32(begun)
-        self._framing, self._filler_size = filler
+        self._filler = filler  # none where h11 has read the end of the body, too
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end."""
@@ -192,8 +191,11 @@ class ChunkedBody:
         self._chunks = None
         if not chunks.is_end:  # h11 would take what follows for the answer to the next request
             self._network.retire()
-        filler = bytes(self._filler_size)
-        self._network.push_back(self._framing + filler + chunks.tail)
+        filler = b""
+        if self._filler is not None:
+            framing, size = self._filler
+            filler = bytes(size)
+            self._network.push_back(framing + filler + chunks.tail)
         known = self._known_size
         start = known + len(filler)
         data = b""

@@ -12,7 +12,6 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache, lru_cache, partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Protocol
@@ -56,6 +55,27 @@ class Client(Protocol):
         """Close it."""
 
 
+class _NoCookies(httpx.Cookies):
+    def extract_cookies(self, response: httpx.Response) -> None:
+        pass
+
+
+_NO_COOKIES: Final = _NoCookies()
+
+
+class _DefaultClient(httpx.AsyncClient):
+    """A client without settings of its own: a request is sent as it is."""
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        """None are kept or sent: one user's would go out with the next one's request."""
+        return _NO_COOKIES
+
+    @cookies.setter
+    def cookies(self, cookies: object) -> None:
+        pass
+
+
 _KEEPALIVE_IDLE_SECONDS: Final = 60
 _CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -86,16 +106,12 @@ def make_client(*, max_connections: int) -> httpx.AsyncClient:
         ConfigurationError: The environment names a proxy or certificates that cannot be used.
     """
     context = _ssl_context()
-    # Cookies are neither kept nor sent: one user's would go out with the next one's request.
-    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
     codecs.lookup("idna")  # which ``socket.getaddrinfo`` would import
     proxies = _proxy_settings()
     try:
         if proxies:
             # httpx reads the proxies of the environment only for a transport of its own making.
-            return httpx.AsyncClient(
-                verify=context, limits=_limits(max_connections), cookies=cookies
-            )
+            return _DefaultClient(verify=context, limits=_limits(max_connections))
         transport: httpx.AsyncBaseTransport
         make_pool = partial(_make_pool, context)
         if max_connections > POOL_SIZE:
@@ -105,7 +121,7 @@ def make_client(*, max_connections: int) -> httpx.AsyncClient:
     except Exception as exc:  # half a dozen types, ImportError for SOCKS among them
         where = f" The environment says {proxies}." if proxies else ""
         raise ConfigurationError(f"No HTTP client can be made: {exc}.{where}") from exc
-    return httpx.AsyncClient(transport=transport, cookies=cookies)
+    return _DefaultClient(transport=transport)
 
 
 def _make_pool(context: ssl.SSLContext, max_connections: int) -> httpx.AsyncBaseTransport:
@@ -213,6 +229,12 @@ def _body_class(module: ModuleType) -> Any:
     return RequestBody
 
 
+@cache
+def _url_class(module: ModuleType) -> Any:
+    """Makes URLs; most requests go to the same few, and parsing one takes long."""
+    return lru_cache(maxsize=16)(module.URL)
+
+
 def build_request(
     client: Client,
     url: str,
@@ -227,18 +249,20 @@ def build_request(
     A header that is None is left out, also where the client would add one.
     """
     module = http_module(client)
-    its_params: Any = getattr(client, "params", None)
+    is_default = isinstance(client, _DefaultClient)  # has nothing to add
+    its_params: Any = None if is_default else getattr(client, "params", None)
     try:
-        request: Any = client.build_request(
+        target = _url_class(module)(url)
+        request: Any = (httpx.Request if is_default else client.build_request)(
             "POST",
-            url,
+            target,
             content=content,
             headers={name: value for name, value in headers.items() if value is not None},
             # The client would let these, or its own, replace those of the URL.
-            params=(
-                module.URL(url).params.merge(dict(params)) or None if params or its_params else None
-            ),
-            timeout=module.Timeout(None, connect=connect_timeout),
+            params=target.params.merge(dict(params)) or None if params or its_params else None,
+            extensions={
+                "timeout": {"connect": connect_timeout, "read": None, "write": None, "pool": None}
+            },
         )
     except Exception as exc:  # bad URLs and headers have half a dozen types
         raise ConfigurationError(f"The request cannot be built: {exc}") from exc

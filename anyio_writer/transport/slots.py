@@ -113,9 +113,10 @@ class Slots:
 
     def _slot(self) -> Slot:
         token = current_token()
-        if token not in self._slots:
-            self._slots[token] = self._make_slot()
-        return self._slots[token]
+        slot = self._slots.get(token)
+        if slot is None:
+            slot = self._slots[token] = self._make_slot()
+        return slot
 
     def _make_slot(self) -> Slot:
         if self._given is not None:

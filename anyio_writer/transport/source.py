@@ -274,11 +274,11 @@ class HTTPSource:
                 or _origin(target) != _origin(request)
             ):
                 break
-            await self._close_response()
+            await self._leave_response()
             target.stream = request.stream
             request = target
         error = await self._status_error(response)
-        await self._close_response()
+        await self._leave_response()
         raise error
 
     async def _exchange(self, client: Any, request: httpx.Request) -> Any:
@@ -330,16 +330,20 @@ class HTTPSource:
             request_id=request_id_of(response),
         )
 
-    async def _close_response(self) -> None:
+    async def _leave_response(self) -> None:
+        """Close the response of an attempt that was not the last."""
         with anyio.move_on_after(self._limits.cleanup_time, shield=True):
-            body, self._body = self._body, None
-            try:
-                if body is not None:
-                    await body.aclose()
-            finally:
-                if self.response is not None:
-                    with closing("A response"):
-                        await self.response.aclose()
+            await self._close_response()
+
+    async def _close_response(self) -> None:
+        body, self._body = self._body, None
+        try:
+            if body is not None:
+                await body.aclose()
+        finally:
+            if self.response is not None:
+                with closing("A response"):
+                    await self.response.aclose()
 
 
 def _merge_headers(*parts: Mapping[str, str | None]) -> dict[str, str | None]:

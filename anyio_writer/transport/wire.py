@@ -40,6 +40,7 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
         self._stream = stream
         self._receive = _receiver_of(stream)
         self._network = network
+        self._unsent = b""  # the head of a request, until its body begins
         self._pushed_back = b""
         self._head: bytes | None = None  # what was read since the request, until it is asked for
         self._count = 0  # bytes that were read since the request
@@ -93,6 +94,9 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
         if _REQUEST.match(buffer):
             self._has_served = self._count > 0
             self._head, self._count, self._end = b"", 0, math.inf
+            self._unsent = buffer  # httpcore writes at least once more; one packet can hold both
+            return
+        buffer, self._unsent = self._unsent + buffer, b""
         await self._stream.write(buffer, timeout)
 
     def begin_body(self, size: int | None) -> bytes | None:

@@ -334,7 +334,6 @@ async def test_the_headers_are_these() -> None:
         "accept": "text/event-stream",
         "accept-encoding": "identity",
         "authorization": f"Bearer {KEY}",
-        "connection": "keep-alive",
         "content-type": "application/json",
         "content-length": str(len(request.body)),
         "user-agent": f"anyio_writer/{__version__}",
