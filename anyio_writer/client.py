@@ -71,7 +71,7 @@ class AsyncWriter:
         self._endpoint = endpoint
         self._settings = settings
         self._is_closed = False
-        self.chat = Chat(self._open, settings)
+        self.chat: Chat = Chat(self._open, settings)
 
     def __repr__(self) -> str:
         url = self._endpoint.url

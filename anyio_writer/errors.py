@@ -78,7 +78,9 @@ class APIError(WriterError):
         self.request = request
         self.response = response
         self.body = body
-        self.request_id = None if request_id is None else printable(request_id, MAX_REQUEST_ID)
+        self.request_id: str | None = (
+            None if request_id is None else printable(request_id, MAX_REQUEST_ID)
+        )
         self.completion = completion
         self.timings: Timings | None = None
 

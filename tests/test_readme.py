@@ -279,6 +279,7 @@ ORDER: Final = (
         "errors",
         "numbers",
         "signatures",
+        "generics",
         "protocol",
         "telemetry",
         "config",

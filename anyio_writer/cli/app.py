@@ -16,7 +16,7 @@ from .scripted import Style
 from .supervise import Backend
 from .supervise import run as supervise
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Stream chat completions as they are written.",
     cls=Group,
     add_completion=False,

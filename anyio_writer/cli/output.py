@@ -33,8 +33,8 @@ class Output:
         self._stream = stream
         self._fd = _fileno(stream)
         self._can_wait = self._fd is not None
-        self.is_terminal = stream.isatty()
-        self.at_line_start = True
+        self.is_terminal: bool = stream.isatty()
+        self.at_line_start: bool = True
 
     async def write(self, text: str) -> None:
         """Write text as UTF-8.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from ..protocol.json import is_object
 
@@ -103,9 +103,12 @@ def _given(schema: Mapping[str, Any]) -> list[Any]:
     return single + _items(schema.get("enum")) + _items(schema.get("examples"))
 
 
-def _items(value: Any) -> list[Any]:
-    items: list[Any] = value if isinstance(value, list) else []
-    return items
+def _items(value: object) -> list[Any]:
+    return value if _is_list(value) else []
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
 def _chosen(members: list[Any], depth: int) -> Any:

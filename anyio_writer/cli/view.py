@@ -28,8 +28,8 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self.events = 0
-        self.characters = 0
+        self.events: int = 0
+        self.characters: int = 0
         self.first_content: float | None = None
         self._start = anyio.current_time()
 

@@ -41,6 +41,7 @@ from .logs import (
     ItemLog,
     JSONLog,
     LatestLog,
+    TextLog,
     UsageLog,
     Value,
 )
@@ -76,7 +77,7 @@ class ToolCallLog:
         self.id: LatestLog[str] = NEVER
         self.type: LatestLog[str] = NEVER
         self.name: LatestLog[str] = NEVER
-        self.arguments = NO_TEXT
+        self.arguments: TextLog = NO_TEXT
         self.extra: LatestLog[Any] = NEVER
         self.extent: Final = JSONExtent()
         self.done_at: int | None = None  # the position of its done event, which is due only once
@@ -244,22 +245,22 @@ class ChoiceLog:
         self.born: Final = born
         self.reader: Final = reader
         """What its text is read with, if the request had a response format."""
-        self.has_content = False
+        self.has_content: bool = False
         """Whether a text, reasoning, a refusal or a call has begun."""
-        self.is_finished = False
+        self.is_finished: bool = False
         """Whether it has a finish reason, and no content came after that."""
         self.ended_at: int | None = None  # the position from which its text is whole
         self._value = None if reader is None else Value(reader)
         self.role: LatestLog[str] = NEVER
-        self.content = NO_TEXT
-        self.refusal = NO_TEXT
-        self.reasoning = NO_TEXT
+        self.content: TextLog = NO_TEXT
+        self.refusal: TextLog = NO_TEXT
+        self.reasoning: TextLog = NO_TEXT
         self.reasoning_key: LatestLog[str] = NEVER
         self.calls: Final[list[ToolCallLog]] = []  # in the order in which they began
         self.calls_by_id: Final[dict[str, ToolCallLog]] = {}  # the latest with this id
         self.calls_by_index: Final[dict[int, ToolCallLog]] = {}
         self.calls_by_wire_index: Final[dict[int, ToolCallLog]] = {}  # as the server counts
-        self.next_call_index = 0  # greater than the index of any call
+        self.next_call_index: int = 0  # greater than the index of any call
         self.logprobs_content: ItemLog[LogprobToken] = NO_ITEMS
         self.logprobs_refusal: ItemLog[LogprobToken] = NO_ITEMS
         self.finish_reason: LatestLog[str] = NEVER
@@ -358,7 +359,7 @@ class Accumulator:
     ) -> None:
         self.reader: Final = reader
         self.tools: Final = tools or _NO_TOOLS
-        self.position = 0
+        self.position: int = 0
         self.id: LatestLog[str] = NEVER
         self.created: LatestLog[int] = NEVER
         self.model: LatestLog[str] = NEVER

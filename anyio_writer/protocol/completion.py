@@ -6,10 +6,11 @@ out never changes under its reader.
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal
 
 import msgspec
 
+from ..generics import T
 from .chunks import (
     JSON,
     ChoiceLogprobs,
@@ -20,8 +21,6 @@ from .chunks import (
     WebSearchData,
 )
 from .history import history_param
-
-T = TypeVar("T")
 
 
 class ParsedFunction(msgspec.Struct, frozen=True):

@@ -19,7 +19,6 @@ from typing import (
     Generic,
     Literal,
     TypeAlias,
-    TypeVar,
     get_args,
     get_origin,
 )
@@ -27,13 +26,12 @@ from typing import (
 import msgspec
 
 from ..errors import DetachedEventError
+from ..generics import T
 from .chunks import ChatCompletionChunk, LogprobToken
 
 if TYPE_CHECKING:
     from .accumulator import Accumulator
     from .completion import ParsedChatCompletion
-
-T = TypeVar("T")
 
 
 class _Origin:

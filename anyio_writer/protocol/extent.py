@@ -74,7 +74,7 @@ class JSONExtent:
     )
 
     def __init__(self) -> None:
-        self.closed = False
+        self.closed: bool = False
         """Whether a value has ended with what was fed; it may still not be valid JSON."""
         self._find = re.compile(_STRUCTURE).finditer  # at the first text; ``re`` keeps it
         self._length = 0  # characters fed

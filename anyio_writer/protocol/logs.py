@@ -45,7 +45,7 @@ class TextLog:
     )
 
     def __init__(self, begun: int | None = None) -> None:
-        self.done = False  # its done event is due only once
+        self.done: bool = False  # its done event is due only once
         self._begun: Final = begun  # the position of the first piece, were it empty
         self._fresh: list[str] = []  # pieces that are not in _text yet
         self._positions: list[int] = []  # when each piece came
@@ -95,7 +95,7 @@ class ItemLog(Generic[V]):
     )
 
     def __init__(self) -> None:
-        self.done = False  # its done event is due only once
+        self.done: bool = False  # its done event is due only once
         self._items: list[V] = []
         self._positions: list[int] = []
         self._ends: list[int] = []

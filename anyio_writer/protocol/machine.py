@@ -44,9 +44,9 @@ class Machine:
     """
 
     def __init__(self, accumulator: Accumulator, *, max_choices: int, max_tool_calls: int) -> None:
-        self.chunk_count = 0
+        self.chunk_count: int = 0
         """How many chunks have come."""
-        self.content_at = 0
+        self.content_at: int = 0
         """The position of the last content (text, reasoning, a call, audio, a finish reason); 0
         before there was any."""
         self._accumulator = accumulator

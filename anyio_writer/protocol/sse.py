@@ -58,7 +58,7 @@ class SSEDecoder:
         self, *, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES, last_event_id: str = ""
     ) -> None:
         self.max_event_bytes = max_event_bytes
-        self.last_event_id = last_event_id
+        self.last_event_id: str = last_event_id
         """The id of the last block that was ended by a blank line."""
         self.reconnection_time: int | None = None
         """What ``retry`` asked for, in milliseconds."""
@@ -324,7 +324,7 @@ class EventStreamDetector:
     def __init__(self) -> None:
         self.verdict: bool | None = None
         """Whether it is one; None while that is not known."""
-        self.head = b""
+        self.head: bytes = b""
         """The body so far, from its first line that is not blank; empty for an event stream."""
 
     def feed(self, data: bytes) -> bool | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic
 
 import msgspec
 
@@ -14,6 +14,7 @@ from ..errors import (
     ResponseTooLargeError,
     StreamTruncatedError,
 )
+from ..generics import T
 from ..numbers import check_count
 from .accumulator import Accumulator, ChoiceLog, Snapshot, ToolCallLog
 from .calls import calls_in_order, occasion_at_end
@@ -35,8 +36,6 @@ from .rules import Reasons
 from .sse import ServerSentEvent
 from .stream_errors import parse_error_of, stream_error
 from .values import ValueReader
-
-T = TypeVar("T")
 
 _Events = list[ChatCompletionStreamEvent[Any]]
 
@@ -88,7 +87,7 @@ class ChatCompletionStreamState(Machine, Generic[T]):
             max_choices=max_choices,
             max_tool_calls=max_tool_calls,
         )
-        self.done_received = False
+        self.done_received: bool = False
         """Whether ``[DONE]`` has come; nothing after it counts."""
         self._n = n or 1
         self._require_finish = require_finish

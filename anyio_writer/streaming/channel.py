@@ -65,17 +65,17 @@ class Channel:
         self.name: Final = name
         self.created_at: Final = created_at
         """File and line of the code that subscribed."""
-        self.buffered = 0
+        self.buffered: int = 0
         """Events that are buffered now."""
-        self.dropped = 0
+        self.dropped: int = 0
         """Events that were dropped because the subscriber was slow ("drop_oldest")."""
-        self.has_ended = False
+        self.has_ended: bool = False
         """Whether nothing more will be sent."""
-        self.is_closed = False
+        self.is_closed: bool = False
         """Whether the subscriber has left."""
-        self.is_lagging = False
+        self.is_lagging: bool = False
         """Whether the channel ended because the subscriber was slow ("fail")."""
-        self.is_reported = False
+        self.is_reported: bool = False
         """Whether the log has named this subscriber as the one that blocks its stream."""
 
     def __str__(self) -> str:

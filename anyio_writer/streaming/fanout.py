@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Protocol
@@ -9,7 +10,6 @@ from typing import Final, Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ..telemetry.logs import logger
 from .channel import YIELD_EVERY, Batch, Channel
 
 _FIRST_LOOK: Final = 0.1
@@ -25,6 +25,8 @@ It runs after each part, so one that keeps reading loses nothing. trio may begin
 task, so several parts can come before it runs. A part is also smaller than what a subscriber reads
 before it lets other tasks run.
 """
+
+_logger: Final = logging.getLogger("anyio_writer")
 
 
 class Listener(Protocol):
@@ -57,7 +59,7 @@ class Fanout:
         self._listener: Listener | None = None
         self._slow_consumer_time = slow_consumer_time
         self._has_ended = False
-        self.was_left = False
+        self.was_left: bool = False
         """Whether a subscriber has left before the end."""
 
     def add(self, channel: Channel) -> None:
@@ -158,7 +160,7 @@ class Fanout:
     def _report(self, channel: Channel) -> None:
         if not channel.is_reported:
             channel.is_reported = True
-            logger.warning(
+            _logger.warning(
                 "The %s has blocked its stream for %s s: it has %d events that it does not read. "
                 "Read it, close it, or subscribe with on_full=...",
                 channel,

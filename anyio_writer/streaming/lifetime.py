@@ -56,11 +56,11 @@ class Lifetime:
         """It is known how it ended."""
         self.finished: Final = LazyEvent()
         """Everything is cleaned up."""
-        self.is_left = False
+        self.is_left: bool = False
         """Whether the block has ended."""
         self.error: Exception | None = None
         """What it ended with, unless it ended well."""
-        self.error_was_raised = False
+        self.error_was_raised: bool = False
         """Whether somebody has got that error."""
         self._kind = kind  # as messages call it
         self._work = work

@@ -62,10 +62,10 @@ class Pump:
         settings: StreamSettings,
         recorder: Recorder,
     ) -> None:
-        self.bytes_received = 0
-        self.is_blocked = False
+        self.bytes_received: int = 0
+        self.is_blocked: bool = False
         """Whether a subscriber without capacity is being waited for."""
-        self.has_lost_events = False
+        self.has_lost_events: bool = False
         """Whether it was stopped while publishing, so that some subscribers lack events."""
         self._source = source
         self._state = state
@@ -175,17 +175,15 @@ class Pump:
             self._parse(data, events)
         finally:
             if self._state.chunk_count != self._chunk_count:
-                self._note_chunks(events)
+                self._note_chunks()
             if events:  # the good events first, then what is wrong behind them
                 await self._publish(events)
 
-    def _note_chunks(self, events: Batch | None) -> None:
+    def _note_chunks(self) -> None:
         """Chunks came with the last bytes."""
-        state = self._state
-        count = state.chunk_count - self._chunk_count
-        self._chunk_count = state.chunk_count
+        self._chunk_count = self._state.chunk_count
         self._last_chunk = self._arrived
-        self._recorder.chunks_received(state, self._arrived, count, events)
+        self._recorder.chunks_received(self._state, self._arrived)
 
     def _parse(self, data: bytes, events: Batch | None) -> None:
         decoder, state = self._decoder, self._state
@@ -214,7 +212,7 @@ class Pump:
         if is_open and (tail := self._decoder.pending()) is not None and _is_whole(tail):
             state.feed([tail], events)
             if state.chunk_count != self._chunk_count:
-                self._note_chunks(events)
+                self._note_chunks()
         if broken is not None and not state.complete:
             if not isinstance(broken, StreamTruncatedError):
                 raise broken from broken.__cause__

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic
 
 import anyio
 
 from ..config import StreamSettings
 from ..errors import APIError, InvalidParameterError, StreamClosedError, WriterError
+from ..generics import T
 from ..numbers import check_count
 from ..protocol.chunks import Usage
 from ..protocol.completion import ParsedChatCompletion
@@ -20,7 +21,7 @@ from ..protocol.events import (
 from ..protocol.state import ChatCompletionStreamState
 from ..protocol.values import ValueReader
 from ..request.tools import functions_by_name
-from ..telemetry.recorder import Recorder, outcome_of
+from ..telemetry.recorder import Recorder
 from ..telemetry.timings import Timings
 from ..transport.source import ByteSource, request_id_of
 from .deadlines import Deadlines
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from ..structured.tools import FunctionTool
 
-T = TypeVar("T")
 
 _NO_TOOLS: Final[Mapping[str, FunctionTool[..., Any]]] = {}
 
@@ -93,7 +93,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         )
         self._tools = tools or _NO_TOOLS
         self._tool_runs: ToolRuns | None = None
-        self._recorder = Recorder(settings.observer)
+        self._recorder = Recorder()
         self._pump = Pump(source, self._state, self._fanout, settings, self._recorder)
         self._deadlines: Deadlines
 
@@ -189,8 +189,6 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             on_error=on_error,
             start=lifetime.start_tool,
             until_ended=self._until_ended_unread,
-            stream=self,
-            observers=self._settings.observer,
         )
         self._tool_runs = runs
         # Nothing is published between these two: no call is lost or doubled.
@@ -262,7 +260,6 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     async def _run(self) -> None:
         lifetime, deadlines, pump = self._entered(), self._deadlines, self._pump
-        self._recorder.begin(self)
         try:
             with deadlines.scope:
                 await self._source.open(deadlines, self._recorder)
@@ -281,8 +278,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         except Exception as exc:  # whatever it is, the subscribers must hear of it
             self._end(exc)
         finally:
-            if not lifetime.ended.is_set():
-                self._end(self._outcome(), is_cancelled=True)  # from outside
+            if not lifetime.ended.is_set():  # cancelled from outside
+                self._end(self._outcome())
             try:
                 with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
                     await self._source.aclose()
@@ -296,11 +293,11 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             return self._state.parse_error
         return StreamClosedError("The stream was closed before its answer was complete.")
 
-    def _end(self, error: Exception | None, *, is_cancelled: bool = False) -> None:
+    def _end(self, error: Exception | None) -> None:
         lifetime = self._entered()
         if lifetime.ended.is_set():
             return
-        self._recorder.ended()
+        self._recorder.stream_ended()
         if isinstance(error, APIError):
             error.message = self._source.redact(error.message)
             error.args = (error.message,)
@@ -314,7 +311,6 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         if error is None and self._tool_runs is not None:
             self._tool_runs.refuse(self._state.cut_off_calls())
         super()._end(error)
-        self._recorder.report_end(self, error, outcome_of(error, is_cancelled=is_cancelled))
 
 
 AsyncChatCompletionStream = ChatCompletionStream

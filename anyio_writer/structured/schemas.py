@@ -44,7 +44,7 @@ class Codec(Generic[T]):
         """
         self.type: Any = tp
         self._advice = advice
-        self.name = type_name(tp)
+        self.name: str = type_name(tp)
         describe = describe_for_pydantic if made_of_pydantic(tp) else describe_for_msgspec
         schema, self._reader = describe(tp, self.name)
         self.schema: Schema = strict_schema(schema, name=self.name)

@@ -68,11 +68,11 @@ class PlainChunks:
     __slots__ = ("is_plain", "left", "tail")
 
     def __init__(self) -> None:
-        self.is_plain = True
+        self.is_plain: bool = True
         """Whether all that came is understood; what is not, and all behind it, is in ``tail``."""
-        self.left = 0
+        self.left: int = 0
         """Bytes of data that the last chunk still has."""
-        self.tail = _LINE_END
+        self.tail: bytes = _LINE_END
         """What follows the last chunk. The head of a response ends as a chunk does."""
 
     def feed(self, received: bytes) -> bytes:

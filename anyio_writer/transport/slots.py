@@ -87,7 +87,7 @@ class Slots:
         # What takes long about a client is done now, and not when a stream waits for it.
         self._made = make_client(max_connections=max_connections) if client is None else None
         self._slots: dict[EventLoopToken, Slot] = {}
-        self.is_closed = False
+        self.is_closed: bool = False
 
     async def acquire(self, borrower: object) -> Slot:
         """Wait for a free connection in this event loop.
