@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from ..errors import ValueMismatchError
 from .chunks import (
-    JSON,
     ChoiceLogprobs,
     GraphData,
     LLMData,
@@ -38,8 +37,8 @@ from .logs import (
     NO_USAGE,
     NOW,
     DataLog,
+    ExtraLog,
     ItemLog,
-    JSONLog,
     LatestLog,
     TextLog,
     UsageLog,
@@ -268,7 +267,7 @@ class ChoiceLog:
         self.llm_data: DataLog[LLMData] = NO_DATA
         self.translation_data: DataLog[TranslationData] = NO_DATA
         self.web_search_data: DataLog[WebSearchData] = NO_DATA
-        self.extra: dict[str, JSONLog] | None = None
+        self.extra: ExtraLog | None = None
 
     @property
     def stop(self) -> Stop:
@@ -297,10 +296,7 @@ class ChoiceLog:
         calls.sort(key=lambda call: call.index)
         content = self.logprobs_content.at(position)
         refusal = self.logprobs_refusal.at(position)
-        extra: dict[str, JSON] = {}
-        for name, log in (self.extra or {}).items():
-            if (value := log.at(position)) is not None:
-                extra[name] = value
+        extra = {} if self.extra is None else self.extra.at(position)
         return ParsedChatCompletionChoice(
             index=self.index,
             finish_reason=self.finish_reason.at(position),

@@ -24,7 +24,7 @@ from .events import (
     RefusalDoneEvent,
     set_origin,
 )
-from .logs import ItemLog, JSONLog, TextLog
+from .logs import ExtraLog, ItemLog, TextLog
 from .rules import Occasion
 
 NO_GRAPH_DATA: Final = GraphData()
@@ -84,9 +84,8 @@ def add_data(total: Accumulator, log: ChoiceLog, delta: ChoiceDelta) -> None:
         log.web_search_data = log.web_search_data.merge(delta.web_search_data, position)
     if delta.extra:
         if log.extra is None:
-            log.extra = {}
-        for name, value in delta.extra.items():
-            log.extra.setdefault(name, JSONLog()).add(value, position)
+            log.extra = ExtraLog()
+        log.extra.add(delta.extra, position)
 
 
 def add_logprobs(

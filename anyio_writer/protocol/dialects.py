@@ -12,6 +12,7 @@ import msgspec
 
 from ..errors import ResponseTooLargeError
 from .chunks import (
+    JSON,
     ChatCompletionChunk,
     ChoiceDelta,
     ChoiceLogprobs,
@@ -126,7 +127,6 @@ _KNOWN: Final = frozenset(
     }
 )
 """Fields that are read, or that say nothing."""
-_EMPTY: Final[tuple[Any, ...]] = (None, "", [], {})
 
 
 def _read_delta(delta: Any, path: str, max_tool_calls: int) -> ChoiceDelta:
@@ -141,7 +141,10 @@ def _read_delta(delta: Any, path: str, max_tool_calls: int) -> ChoiceDelta:
     if thought:
         reasoning = thought if reasoning is None else reasoning + thought
     extra = {
-        name: value for name, value in delta.items() if name not in _KNOWN and value not in _EMPTY
+        name: value
+        for name, value in delta.items()
+        # Null and what is empty say nothing; 0 and false do.
+        if name not in _KNOWN and (value or isinstance(value, int | float))
     }
     return ChoiceDelta(
         role=_read_text(delta.get("role")),
@@ -164,44 +167,60 @@ def _read_content(content: Any, path: str) -> tuple[str | None, str, str | None]
         return content, "", None
     if not is_array(content):
         raise _misfit("text or an array of blocks", content, path)
-    texts: list[str] = []
-    thoughts: list[str] = []
-    refusals: list[str] = []
+    texts: dict[str, list[str]] = {"text": [], "thinking": [], "refusal": []}
     for number, block in enumerate(content):
         if isinstance(block, str):
-            texts.append(block)
+            texts["text"].append(block)
             continue
         if not is_object(block):
             raise _misfit("text or an object", block, f"{path}[{number}]")
-        kind = block.get("type")
-        if kind in _THINKING:
-            thoughts.append(_text_in(block) or "")
-        elif kind == "refusal":
-            refusals.append(_text_in(block.get("refusal")) or "")
-        elif kind in _TEXT:
+        kind = block.get("type") or "text"
+        form = _BLOCKS.get(kind) if isinstance(kind, str) else None
+        if form == "text":
             text = block.get("text")
             if text is not None and not isinstance(text, str):
                 raise _misfit("text", text, f"{path}[{number}].text")
-            texts.append(text or "")
-    return "".join(texts), "".join(thoughts), "".join(refusals) or None
+            texts[form].append(text or "")
+        elif form is not None:
+            texts[form].append(_text_in(block) or "")
+    text, thought, refusal = map("".join, texts.values())
+    return text, thought, refusal or None
 
 
-_TEXT: Final = (None, "text", "output_text")
-_THINKING: Final = ("thinking", "thought", "reasoning", "reasoning_text", "summary_text")
-_TEXT_KEYS: Final = ("thinking", "reasoning", "text", "summary", "content")
+_BLOCKS: Final = {
+    "text": "text",
+    "output_text": "text",
+    "refusal": "refusal",
+    "thinking": "thinking",
+    "thought": "thinking",
+    "reasoning": "thinking",
+    "reasoning_text": "thinking",
+    "summary_text": "thinking",
+}
+"""The types of blocks that are read, and what their text is."""
+_TEXT_KEYS: Final = ("thinking", "reasoning", "refusal", "text", "summary", "content")
 
 
-def _text_in(value: Any) -> str | None:
+def _text_in(value: JSON) -> str | None:
     """The text in reasoning of any form: text, blocks, or an object that holds them."""
     if isinstance(value, str):
         return value
-    if is_array(value):
-        return "".join(_text_in(each) or "" for each in value) or None
-    if is_object(value):
-        for key in _TEXT_KEYS:
-            if text := _text_in(value.get(key)):
-                return text
-    return None
+    texts: list[str] = []
+    waiting: list[JSON] = [value]
+    while waiting:
+        value = waiting.pop()
+        if not value:
+            continue
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, list):
+            waiting.extend(reversed(value))
+        elif isinstance(value, dict):
+            for key in _TEXT_KEYS:
+                if inner := value.get(key):
+                    waiting.append(inner)
+                    break
+    return "".join(texts) or None
 
 
 # Tool calls.

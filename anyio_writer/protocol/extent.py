@@ -8,9 +8,10 @@ from typing import Final
 
 import msgspec
 
-from .json import mend_text
+from .json import load_json, mend_text
 
-_STRUCTURE: Final = r'["\\\[\]{}]'
+_STRUCTURE: Final = r'["\[\]{}]'
+_STRING: Final = r'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _INSIDE_A_NUMBER: Final = ("-", "+", ".", "e", "E")
 EMPTY_OBJECT: Final = "{}"
 _LONGEST_EMPTY_OBJECT: Final = 32
@@ -46,8 +47,8 @@ def wholeness(text: str) -> Wholeness:
 def is_same_value(one: str, other: str) -> bool:
     """Whether two JSON texts say the same, however they are written."""
     try:
-        same: bool = msgspec.json.decode(one) == msgspec.json.decode(other)
-    except (msgspec.DecodeError, RecursionError):
+        same: bool = load_json(one.encode()) == load_json(other.encode())
+    except (ValueError, RecursionError):
         return False
     return same
 
@@ -66,43 +67,27 @@ class JSONExtent:
 
     __slots__ = (
         "_depth",
-        "_escaped",
-        "_find",
-        "_in_string",
-        "_length",
+        "_has_begun",
+        "_string",
+        "_sub",
         "closed",
     )
 
     def __init__(self) -> None:
         self.closed: bool = False
         """Whether a value has ended with what was fed; it may still not be valid JSON."""
-        self._find = re.compile(_STRUCTURE).finditer  # at the first text; ``re`` keeps it
-        self._length = 0  # characters fed
+        self._sub = re.compile(_STRING).sub  # at the first text; ``re`` keeps it
+        self._has_begun = False  # whether a bracket or a quote has come
         self._depth = 0
-        self._in_string = False
-        self._escaped = -1  # the position of the character behind a backslash
+        self._string = ""  # what stands for the string that the next piece continues
 
     def feed(self, piece: str) -> None:
         """Take the next piece of the text."""
-        start = self._length
-        self._length += len(piece)
-        for match in self._find(piece):
-            self._step(match[0], start + match.start())
-
-    def _step(self, char: str, position: int) -> None:
-        if self._in_string:
-            if position == self._escaped:
-                return
-            if char == "\\":
-                self._escaped = position + 1
-                return
-            if char != '"':
-                return
-            self._in_string = False
-        elif char == '"':
-            self._in_string = True
-        elif char in "[{":
-            self._depth += 1
-        elif char in "]}":
-            self._depth -= 1
-        self.closed = self._depth == 0 and not self._in_string
+        rest, quote, string = self._sub("", self._string + piece).partition('"')
+        self._depth += rest.count("[") + rest.count("{") - rest.count("]") - rest.count("}")
+        self._string = quote
+        if quote:
+            backslashes = len(string) - len(string.rstrip("\\"))
+            self._string += "\\" * (backslashes % 2)  # whether the next character is escaped
+        self._has_begun = self._has_begun or re.search(_STRUCTURE, piece) is not None
+        self.closed = self._has_begun and not self._depth and not quote

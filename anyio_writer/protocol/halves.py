@@ -64,10 +64,13 @@ class SurrogateHalves:
             if text is not None or keep or key not in self.waiting:
                 return
             text = ""  # nothing completes it any more
-        text = self.waiting.pop(key, "") + text
-        # Decoding joins the halves of a pair; whatever is still a half then is a lone one.
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-        if keep and text and "\ud800" <= text[-1] <= "\udbff":
+        if first := self.waiting.pop(key, ""):
+            if "\udc00" <= text[:1] <= "\udfff":
+                first = (first + text[0]).encode("utf-16", "surrogatepass").decode("utf-16")
+                text = text[1:]
+            text = first + text
+        # The JSON decoder has joined the pairs within the text.
+        if keep and "\ud800" <= text[-1:] <= "\udbff":
             self.waiting[key] = text[-1]
             text = text[:-1]
         target[name] = _LONE.sub("\ufffd", text)

@@ -191,35 +191,31 @@ class UsageLog(LatestLog[Usage]):
 NO_USAGE: Final = UsageLog()
 
 
-class JSONLog:
-    """A field that the library does not know: the last value, or the lists joined."""
+class ExtraLog:
+    """The fields that the library does not know: of each the last value, or its lists joined."""
 
-    __slots__ = (
-        "_positions",
-        "_values",
-    )
+    __slots__ = ("_pieces",)
 
     def __init__(self) -> None:
-        self._positions: list[int] = []
-        self._values: list[JSON] = []
+        self._pieces: list[tuple[int, dict[str, JSON]]] = []  # and the position of each
 
-    def add(self, value: JSON, position: int) -> None:
-        """Add a value that is not empty."""
-        self._positions.append(position)
-        self._values.append(value)
+    def add(self, fields: dict[str, JSON], position: int) -> None:
+        """Add fields with values that are not empty."""
+        self._pieces.append((position, fields))
 
-    def at(self, position: int) -> JSON:
-        """The value as of a position; None before there was one."""
-        values = self._values[: bisect_right(self._positions, position)]
-        if not values or not isinstance(values[-1], list):
-            return values[-1] if values else None
-        joined: list[JSON] = []
-        for value in values:
-            if isinstance(value, list):
-                joined.extend(value)
-            else:
-                joined.clear()  # a list behind another value begins anew
-        return joined
+    def at(self, position: int) -> dict[str, JSON]:
+        """The fields as of a position."""
+        merged: dict[str, JSON] = {}
+        for _, fields in self._pieces[: bisect_right(self._pieces, position, key=itemgetter(0))]:
+            for name, value in fields.items():
+                before = merged.get(name)
+                if not isinstance(value, list):
+                    merged[name] = value
+                elif isinstance(before, list):
+                    before.extend(value)
+                else:
+                    merged[name] = value.copy()  # which the next list extends
+        return merged
 
 
 class Value:

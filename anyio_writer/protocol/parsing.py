@@ -6,22 +6,31 @@ plain JSON and read field by field (``dialects``), which also is linear in its b
 
 from __future__ import annotations
 
-import json
+import re
 from typing import Any, Final
 
 import msgspec
 
 from ..errors import APIResponseValidationError
 from .chunks import ChatCompletionChunk
-from .dialects import Misfit, read_chunk
+from .dialects import Misfit, check_number, read_chunk
 from .halves import SurrogateHalves
-from .json import MAX_DEPTH, is_deeper_than, is_object, mend_text, shorten
+from .json import (
+    MAX_DEPTH,
+    has_halves,
+    is_deeper_than,
+    is_object,
+    load_json,
+    mend_text,
+    shorten,
+)
 
 DEFAULT_MAX_DEPTH: Final = MAX_DEPTH
 DEFAULT_MAX_CHOICES: Final = 1024
 DEFAULT_MAX_TOOL_CALLS: Final = 10_000
 
-_MAX_DIGITS: Final = 4000  # Python refuses to convert more
+# msgspec takes up to 10 µs to read a number as short as 3e300, and many of them may come.
+_SLOW_NUMBER: Final = rb"[\s:,\[]-?[0-9.]++[eE][+-]?[0-9]{3}"
 
 
 def parse_chunk(payload: bytes, max_depth: int = DEFAULT_MAX_DEPTH) -> ChatCompletionChunk:
@@ -90,61 +99,80 @@ class ChunkParser:
         """
         if len(payload) > self._short and is_deeper_than(payload, self._max_depth):
             raise _invalid(payload, f"it is nested more than {self._max_depth} levels deep")
-        if not self._waiting_halves:
-            try:
-                chunk = _decode(payload)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                pass
-            else:
-                for choice in chunk.choices or ():
-                    if choice.delta is None:
-                        break  # there may be a message instead
-                else:
-                    return chunk
-        return self._parse_slowly(payload)
+        if self._waiting_halves or (
+            len(payload) > self._short and re.search(_SLOW_NUMBER, payload)
+        ):
+            return self._parse_slowly(payload)
+        try:
+            chunk = _decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._parse_slowly(payload)
+        for choice in chunk.choices or ():
+            if choice.delta is None:  # there may be a message instead
+                return self._parse_slowly(payload)
+        return chunk
 
     def take_halves(self) -> list[tuple[int, str]]:
         """The choices and texts that ended with half a surrogate pair, which never came whole."""
         return self._halves.take_texts()
 
     def _parse_slowly(self, payload: bytes) -> ChatCompletionChunk:
-        mended = mend_text(payload)
-        data = _load(mended, payload)
-        if mended != payload or self._waiting_halves:
-            self._halves.join(data, _load_raw(payload), keep=self._joins_halves)
+        self._check_outline(payload)
         try:
+            data = self._load(payload)
             return read_chunk(
                 data, max_choices=self._max_choices, max_tool_calls=self._max_tool_calls
             )
         except Misfit as exc:
             raise _invalid(payload, str(exc)) from exc.__cause__
+        except RecursionError as exc:
+            raise _invalid(payload, "it is nested too deeply") from exc
+
+    def _check_outline(self, payload: bytes) -> None:
+        """Refuse what cannot be read before there is a Python object for each part of it."""
+        try:
+            if bytes(_decode_error(payload).error) == _NULL:  # else it counts, whatever is wrong
+                choices = _decode_outline(payload).choices or ()
+                check_number("choices", len(choices), self._max_choices)
+        except msgspec.ValidationError as exc:
+            raise _invalid(payload, str(exc)) from exc
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass  # msgspec is stricter than json
+
+    def _load(self, payload: bytes) -> dict[str, Any]:
+        """The payload as plain data, with whole characters in its texts."""
+        try:
+            data = load_json(mend_text(payload))
+        except ValueError as exc:
+            raise _invalid(payload, str(exc)) from exc
+        if not is_object(data):
+            raise _invalid(payload, f"it is not an object but {type(data).__name__}")
+        if has_halves(payload):
+            raw = load_json(payload.decode(errors="replace").encode())
+            self._halves.join(data, raw, keep=self._joins_halves)
+        elif self._waiting_halves:
+            self._halves.join(data, data, keep=self._joins_halves)
+        return data
+
+
+class _Object(msgspec.Struct, gc=False):
+    """An object of which nothing is read."""
+
+
+class _Outline(msgspec.Struct, gc=False):
+    choices: list[_Object] | None = None
+
+
+_NULL: Final = b"null"
+
+
+class _Error(msgspec.Struct, gc=False):
+    error: msgspec.Raw = msgspec.Raw(_NULL)
 
 
 _decode: Final = msgspec.json.Decoder(ChatCompletionChunk).decode
-
-
-def _load(mended: bytes, payload: bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(mended.decode(), parse_int=_read_int)
-    except RecursionError as exc:
-        raise _invalid(payload, "it is nested too deeply") from exc
-    except ValueError as exc:
-        raise _invalid(payload, str(exc)) from exc
-    if not is_object(data):
-        raise _invalid(payload, f"it is not an object but {type(data).__name__}")
-    return data
-
-
-def _load_raw(payload: bytes) -> Any:
-    """The same with halves of surrogate pairs in it; None if that is not possible."""
-    try:
-        return json.loads(payload.decode(errors="surrogatepass"), parse_int=_read_int)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _read_int(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
+_decode_outline: Final = msgspec.json.Decoder(_Outline).decode
+_decode_error: Final = msgspec.json.Decoder(_Error).decode
 
 
 def _invalid(payload: bytes, reason: str) -> APIResponseValidationError:

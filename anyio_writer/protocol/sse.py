@@ -19,6 +19,11 @@ DEFAULT_MAX_EVENT_BYTES: Final = 32 * 1024 * 1024
 
 _BOM: Final = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"  # bytes are searched for a number much faster than for other bytes
+_SHORT_LINE: Final = 16
+_IGNORED_LINES: Final = (
+    rb"(?<=\n)(?:[^deir\n][^\n]*\n)+"  # comments, and fields that the standard does not know
+    rb"|(?<=\n)(id|event)(?::[^\n]*)?\n(?=\1(?::[^\n\0]*)?\n)"  # the next line replaces them
+)
 _MAX_RETRY_DIGITS: Final = 4000
 
 
@@ -106,7 +111,7 @@ class SSEDecoder:
         else:
             data = self._take_plain_events(data, events)
         try:
-            self._feed_lines(self._skip_blank_lines(data), events)
+            self._feed_lines(self._skip_short_lines(self._skip_blank_lines(data)), events)
         except ResponseTooLargeError as exc:
             self.error = exc
             self._take_line()
@@ -172,6 +177,15 @@ class SSEDecoder:
             self.last_event_id = self._id
         return rest
 
+    def _skip_short_lines(self, data: bytes) -> bytes:
+        """Drop lines that say nothing where there are very many: each takes as long as a long one.
+
+        These are lines that are ignored, and blank lines behind a blank line.
+        """
+        if data.count(b"\n") * _SHORT_LINE < len(data) or len(data) > self.max_event_bytes:
+            return data
+        return re.sub(rb"\n{3,}", b"\n\n", re.sub(_IGNORED_LINES, b"", data))
+
     def raise_pending_error(self) -> None:
         """Raise what the next ``feed`` would, without waiting for more bytes."""
         if self.error is not None:
@@ -227,16 +241,11 @@ class SSEDecoder:
             if len(line) > limit:
                 self._check_size(len(line), "a line")
             if line.startswith(b"data: "):  # nearly every line there is
-                self._add_data(line[6:])
+                self._add_data(line[6:], events)
                 continue
-            name, colon, value = line.partition(b":")
-            if not name and colon:
-                continue  # a comment
-            handler = self._FIELDS.get(name)
-            if handler is None:
-                self.handle_unknown_field(name, value.removeprefix(b" "), events)
-            else:
-                handler(self, value.removeprefix(b" "))
+            name, _, value = line.partition(b":")
+            if (handler := self._FIELDS.get(name)) is not None:  # else a comment, or unknown
+                handler(self, value.removeprefix(b" "), events)
 
     def _end_block(self, events: list[ServerSentEvent]) -> None:
         self.last_event_id = self._id
@@ -245,12 +254,7 @@ class SSEDecoder:
             self._data = None
         self._event = ""  # without data too: the name must not leak into the next block
 
-    def handle_unknown_field(
-        self, name: bytes, value: bytes, events: list[ServerSentEvent]
-    ) -> None:
-        """Called for a field that the standard does not know, which is to be ignored."""
-
-    def _add_data(self, value: bytes) -> None:
+    def _add_data(self, value: bytes, _: list[ServerSentEvent]) -> None:
         if self._data is None:
             self._data = value
             return
@@ -261,19 +265,19 @@ class SSEDecoder:
         if len(self._data) > self.max_event_bytes:
             self._check_size(len(self._data), "an event")
 
-    def _set_event(self, value: bytes) -> None:
+    def _set_event(self, value: bytes, _: list[ServerSentEvent]) -> None:
         self._event = value.decode(errors="replace")
 
-    def _set_id(self, value: bytes) -> None:
+    def _set_id(self, value: bytes, _: list[ServerSentEvent]) -> None:
         if b"\0" not in value:
             self._id = value.decode(errors="replace")
 
-    def _set_retry(self, value: bytes) -> None:
+    def _set_retry(self, value: bytes, _: list[ServerSentEvent]) -> None:
         # bytes.isdigit() knows ASCII digits only. Python refuses to convert thousands of digits.
         if value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
             self.reconnection_time = int(value)
 
-    _FIELDS: ClassVar[dict[bytes, Callable[[Any, bytes], None]]] = {
+    _FIELDS: ClassVar[dict[bytes, Callable[[Any, bytes, list[ServerSentEvent]], None]]] = {
         b"data": _add_data,
         b"event": _set_event,
         b"id": _set_id,
@@ -294,12 +298,10 @@ class ChatSSEDecoder(SSEDecoder):
     llama.cpp used to report an error in a field ``error`` instead of an event of that name.
     """
 
-    def handle_unknown_field(
-        self, name: bytes, value: bytes, events: list[ServerSentEvent]
-    ) -> None:
-        """Take an ``error`` field for an event of that name."""
-        if name == b"error":
-            events.append(ServerSentEvent(value, "error", self._id))
+    def _report_error(self, value: bytes, events: list[ServerSentEvent]) -> None:
+        events.append(ServerSentEvent(value, "error", self._id))
+
+    _FIELDS: ClassVar = {**SSEDecoder._FIELDS, b"error": _report_error}  # noqa: SLF001 - inherited
 
 
 _KNOWN_FIELDS: Final = (b"data", b"event", b"id", b"retry", b"error")

@@ -121,8 +121,8 @@ class ChatCompletionStreamState(Machine, Generic[T]):
                 f"ChatCompletionChunk, not {type(chunk).__name__}."
             )
         else:
-            # Half a surrogate pair becomes U+FFFD like any other bytes that are not UTF-8.
-            payload = chunk.encode(errors="surrogatepass") if isinstance(chunk, str) else chunk
+            # Half a surrogate pair is text in Python, and an escape in JSON.
+            payload = chunk.encode(errors="backslashreplace") if isinstance(chunk, str) else chunk
             self.feed((ServerSentEvent(payload),), events)
         return events
 
@@ -315,9 +315,11 @@ class ChatCompletionStreamState(Machine, Generic[T]):
     def _handle_named(self, sse: ServerSentEvent, events: _Events | None) -> None:
         if sse.event == "error":
             raise stream_error(sse.data)
-        if sse.data.strip() == _DONE:
+        data = sse.data.strip()
+        if data == _DONE:
             self.done_received = True
-            return
+        if not data.startswith(b"{"):
+            return  # some other kind of event
         try:
             chunk = self._parse(sse.data)
         except ResponseTooLargeError:

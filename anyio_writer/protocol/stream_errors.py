@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from ..errors import (
@@ -51,8 +52,17 @@ def stream_error(payload: bytes) -> APIStreamError:
     )
 
 
+# An escape could hide a key.
+_MAY_REPORT: Final = (
+    rb'\\|"(?:%b|success|status|type|base_resp)"'
+    % "|".join((*_ERROR_KEYS, *_SENTENCE_KEYS)).encode()
+)
+
+
 def reports_error(payload: bytes) -> bool:
     """Whether a payload without choices reports an error."""
+    if not re.search(_MAY_REPORT, payload):
+        return False
     body = parse_json(payload)
     if not is_object(body):
         return False

@@ -1,6 +1,8 @@
 """Whatever a server sends, the work is in proportion to its bytes, and what is held is bounded."""
 
+import gc
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +16,7 @@ from anyio_writer.protocol import ChatCompletionStreamState, SSEDecoder
 from anyio_writer.protocol.sse import EventStreamDetector
 from tests.plugins.thoroughness import examples
 from tests.protocol.driving import called, chunk, frames, piece, said
+from tests.protocol.hostile import MORE_SHAPES, SHAPES, SIZE, allowed_seconds
 
 ENTRIES = {
     "choices": '{{"choices":[{}]}}',
@@ -96,6 +99,43 @@ def test_the_work_is_linear_in_the_events_of_a_stream(where: str, entries: list[
     events = [event(where, [each], 3) for each in entries]
     once, twice = (steps(lambda n=n: feed(events * n)) for n in (60, 120))
     assert twice < 2.5 * once + 500
+
+
+def cpu_seconds(body: bytes) -> float:
+    decoder = SSEDecoder()
+    state = ChatCompletionStreamState[Any]()
+    started = time.process_time()
+    try:
+        for start in range(0, len(body), 65_536):
+            state.feed(decoder.feed(body[start : start + 65_536]), [])
+        state.finish()
+    except APIError as exc:
+        assert len(str(exc)) <= 2000
+    return time.process_time() - started
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, *MORE_SHAPES])
+def test_an_event_takes_little_time_for_its_bytes(shape: str) -> None:
+    body = (SHAPES | MORE_SHAPES)[shape]()
+    assert SIZE / 3 < len(body) < 2 * SIZE
+    gc.collect()
+    gc.disable()  # Python's own collections are not what is measured here
+    try:
+        allowed = allowed_seconds(len(body))
+        seconds = min(cpu_seconds(body), cpu_seconds(body))
+    finally:
+        gc.enable()
+    assert seconds <= allowed
+
+
+def test_reasoning_may_be_nested_as_deeply_as_an_event() -> None:
+    for opening, closing in (("[", "]"), ('{"text":', "}")):
+        inner = opening * 400 + '"x"' + closing * 400
+        payload = '{"choices":[{"delta":{"reasoning":' + inner + "}}]}"
+        state = ChatCompletionStreamState[Any]()
+        [*_, event] = state.handle_chunk(payload)
+        assert event.type == "reasoning.delta"
+        assert event.delta == "x"
 
 
 @pytest.mark.parametrize(
