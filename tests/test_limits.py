@@ -108,10 +108,10 @@ def test_the_defaults_are_those_of_the_library() -> None:
         assert value == number(default), name
 
 
-def test_the_readme_says_the_same() -> None:
-    readme = (DOCUMENT.parent.parent / "README.md").read_text(encoding="utf-8")
+def test_the_reference_says_the_same() -> None:
+    settings = (DOCUMENT.parent / "reference/settings.md").read_text(encoding="utf-8")
     rows = {setting.strip("`"): default for _, setting, default, _ in SETTINGS}
-    found = re.search(r"^\| `Limits.*\n\| ---.*\n((?:\|.*\n)+)", readme, re.MULTILINE)
+    found = re.search(r"^\| `Limits.*\n\| ---.*\n((?:\|.*\n)+)", settings, re.MULTILINE)
     assert found is not None
     for row in found[1].splitlines():
         name, default, _ = (cell.strip() for cell in row.strip("|").split("|"))

@@ -1,20 +1,22 @@
-"""What the documents say is so: README's programs run, tables and maps are complete."""
+"""What the documents say is so: README's programs run, tables and maps are complete.
+
+The programs of the site run in tests/docs, which has the libraries that they use.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
-import json
 import re
 import subprocess
 import sys
+import tomllib
 import typing
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-import anyio
 import msgspec
 import pytest
 import writerai
@@ -22,53 +24,31 @@ from writerai.lib.streaming.chat import AsyncChatCompletionStream
 
 import anyio_writer
 from anyio_writer import WriterError
+from anyio_writer.cli.exits import MEANINGS
 from anyio_writer.config import StreamSettings, Timeouts
 from anyio_writer.conversation import DEFAULT_MAX_ROUNDS
 from anyio_writer.request.params import BuiltInTool
 from anyio_writer.streaming.tool_runs import DEFAULT_LIMIT
-from anyio_writer.testing import (
-    DONE,
-    ChatServer,
-    RecordedRequest,
-    Reply,
-    sse_event,
-    text_reply,
-    tool_call_reply,
-    writer_chunks,
-)
+from anyio_writer.testing import ChatServer, text_reply
+from tests.blocks import ANSWER, ROOT, run_in_order
 
-ROOT: Final = Path(__file__).parent.parent
-README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS: Final = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+README: Final = ROOT / "README.md"
+REFERENCE: Final = ROOT / "docs/reference"
+MOST_WORDS: Final = 1_100
+DOCUMENTS: Final = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 EVENTS: Final = [
     typing.get_origin(event) or event
     for event in typing.get_args(anyio_writer.ChatCompletionStreamEvent)
 ]
 COMMON: Final = {"type", "choice_index"}
-ANSWER: Final = "Because of Rayleigh scattering."
-RECORD: Final = '{"summary": "Because of Rayleigh scattering.", "keywords": ["light", "air"]}'
-CITIES: Final = ("Lima", "Oslo")
 
 
-def answer(request: RecordedRequest) -> Reply:
-    """What a model would say: a record, calls, or text."""
-    asked = request.json()
-    if "response_format" in asked:
-        return text_reply(RECORD)(request)
-    if "tools" in asked and asked["messages"][-1]["role"] == "user":
-        calls = [("temperature", json.dumps({"city": city})) for city in CITIES]
-        return tool_call_reply(calls)(request)
-    return text_reply(ANSWER)(request)
-
-
-def blocks(language: str) -> Iterator[tuple[int, str]]:
-    """The fenced blocks of a language, each with the number of its first line."""
-    for found in re.finditer(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE):
-        yield README.count("\n", 0, found.start()) + 2, found[1]
-
-
-def section(title: str) -> str:
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+def section(document: str, title: str) -> str:
+    """What stands under a heading of the site."""
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    found = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    assert found, f"{document} has no section {title!r}"
+    return found
 
 
 def table(text: str) -> list[list[str]]:
@@ -79,6 +59,10 @@ def table(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.split("|")] for row in rows]
 
 
+def rows(document: str, title: str) -> list[list[str]]:
+    return table(section(document, title))
+
+
 def code_in(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
@@ -86,53 +70,42 @@ def code_in(cell: str) -> list[str]:
 async def test_every_python_block_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """In order and in one namespace, as a reader would go on from one to the next."""
-    recording = b"".join(map(sse_event, writer_chunks("From a file."))) + DONE
-    (tmp_path / "answer.sse").write_bytes(recording)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WRITER_API_KEY", "key")
-    programs: list[Any] = []
-    monkeypatch.setattr(anyio, "run", programs.append)
-    namespace: dict[str, Any] = {}
-    count = 0
-    async with ChatServer(answer) as server:
-        monkeypatch.setenv("WRITER_BASE_URL", server.url)
-        for line, source in blocks("python"):
-            count += 1
-            code = compile(
-                "\n" * (line - 1) + source,
-                str(ROOT / "README.md"),
-                "exec",
-                flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
-                dont_inherit=True,
-            )
-            with anyio.fail_after(30):
-                running = eval(code, namespace)  # noqa: S307 - our own words
-                if inspect.iscoroutine(running):
-                    await running
-                while programs:
-                    await programs.pop()()
-                for name in [name for name in namespace if name.startswith("test_")]:
-                    await namespace.pop(name)()
-    printed = capsys.readouterr().out
+    printed = await run_in_order(README, monkeypatch, capsys, tmp_path)
     assert printed.startswith(f"{ANSWER}\n[stop]\n")
-    partial = [line for line in printed.splitlines() if line.startswith("{")]
-    assert "{'summary': 'Because of'}" in partial
-    assert printed.count(ANSWER) - "".join(partial).count(ANSWER) == 8
+    assert sorted(printed.splitlines()[2:4]) == [
+        f"Why is the sea? {ANSWER}",
+        f"Why is the sky blue? {ANSWER}",
+    ]
+    assert f"\nlogged: {ANSWER}\n" in printed
+    assert "\n{'summary': 'Because of'}\n" in printed
     assert "\n['light', 'air']\n" in printed
-    for city in CITIES:
-        assert f"\ntemperature(city='{city}', unit='C')\n" in printed
-    assert "\ntemperature 16.0 None\ntemperature 16.0 None\n" in printed
-    assert f"[temperature: 16.0][temperature: 16.0]{ANSWER}stop 5\n" in printed.replace("]\n", "]")
-    assert "\nFrom a file.\nchunk\ncontent.delta\ncontent.done\nHi\n" in printed
-    assert "Usage(prompt_tokens=" in printed
-    assert count == README.count("```python")
+    assert f"[temperature: 16.0]\n[temperature: 16.0]\n{ANSWER}{ANSWER}\n" in printed
+    assert printed.endswith(f"{ANSWER}\n")
+
+
+def test_it_can_be_taken_in() -> None:
+    assert len(README.read_text(encoding="utf-8").split()) <= MOST_WORDS
+
+
+def test_its_links_work_on_a_package_index() -> None:
+    """They are absolute, and what they lead to in this repository is there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    source = project["urls"]["Source"]
+    text = README.read_text(encoding="utf-8")
+    links = [*re.findall(r"\]\(([^)]+)\)", text), *project["urls"].values()]
+    ours = [link for link in links if link.startswith(source)]
+    assert len(ours) > 15
+    for link in links:
+        assert link.startswith("https://"), link
+    for link in ours:
+        if path := re.fullmatch(r"/(?:blob|tree|raw)/main/(.+)", link.removeprefix(source)):
+            assert (ROOT / path[1]).exists(), link
 
 
 def test_the_event_table_is_the_union() -> None:
     documented = {
         (code_in(kind)[0], code_in(cls)[0]): set(code_in(fields))
-        for kind, cls, fields, _ in table(section("Events"))
+        for kind, cls, fields, _ in rows("reference/events.md", "The events of a stream")
     }
     actual = {}
     for event in EVENTS:
@@ -146,7 +119,7 @@ def test_the_event_table_is_the_union() -> None:
 def test_the_other_event_table_is_the_conversations_own() -> None:
     documented = [
         (code_in(kind)[0], code_in(cls)[0], code_in(fields))
-        for kind, cls, fields, _ in table(section("Conversations"))
+        for kind, cls, fields, _ in rows("reference/events.md", "The events of a conversation")
     ]
     assert documented == [
         (event.type, event.__name__, [*event.__struct_fields__])
@@ -156,7 +129,7 @@ def test_the_other_event_table_is_the_conversations_own() -> None:
 
 
 def test_the_table_of_the_servers_own_tools_is_their_union() -> None:
-    documented = table(section("Tools"))
+    documented = rows("reference/requests.md", "Tools that the server runs")
     tools = typing.get_args(BuiltInTool)
     assert [(code_in(kind)[0], code_in(cls)[0]) for kind, cls, _ in documented] == [
         (*typing.get_args(typing.get_type_hints(tool)["type"]), tool.__name__) for tool in tools
@@ -171,12 +144,17 @@ def data_fields() -> list[str]:
 
 
 def test_how_many_calls_and_rounds_there_may_be() -> None:
-    assert f"At most {DEFAULT_LIMIT} calls run at once (`limit`)" in section("Tools")
-    assert f"After {DEFAULT_MAX_ROUNDS} rounds (`max_rounds`)" in section("Conversations")
+    text = (ROOT / "docs/guides/tools.md").read_text(encoding="utf-8")
+    assert f"At most {DEFAULT_LIMIT} calls run at once (`limit`)" in text
+    assert f"After {DEFAULT_MAX_ROUNDS} rounds (`max_rounds`)" in text
 
 
 def test_a_conversation_is_used_like_a_stream() -> None:
-    used_like = section("Conversations").partition("used like a stream")[2].partition(". ")[0]
+    used_like = (
+        section("guides/tools.md", "Conversations")
+        .partition("used like a stream")[2]
+        .partition(". ")[0]
+    )
     names = re.findall(r"`(\w+)\(\)`", used_like)
     assert len(names) == 5
     for name in names:
@@ -189,7 +167,9 @@ def is_property(value: object) -> bool:
 
 
 def test_the_error_table_is_all_there_are() -> None:
-    documented = [code_in(name)[0] for name, _ in table(section("Errors"))]
+    documented = [
+        code_in(name)[0] for name, _ in rows("reference/errors.md", "When they are raised")
+    ]
     actual = [
         name
         for name, value in vars(anyio_writer).items()
@@ -199,17 +179,21 @@ def test_the_error_table_is_all_there_are() -> None:
 
 
 def test_the_error_table_says_which_status_is_which_class() -> None:
-    for name, when in table(section("Errors")):
+    for name, when in rows("reference/errors.md", "When they are raised"):
         if status := re.match(r"(\d{3})\b", when):
             cls = anyio_writer.errors.status_error_class(int(status[1]))
             assert cls.__name__ == code_in(name)[0]
 
 
 def test_the_time_limits_are_the_defaults() -> None:
-    documented = {code_in(name)[0]: default for name, default, _ in table(section("Settings"))}
+    documented = {
+        code_in(name)[0]: default
+        for name, default, _ in rows("reference/settings.md", "Time limits")
+    }
     actual = {name: f"{value:g}" if value else "None" for name, value in fields_of(Timeouts())}
     assert documented == actual
-    assert f"for at most {StreamSettings().end_grace:g} seconds (`end_grace`)" in README
+    complete = section("reference/errors.md", "When an answer is complete")
+    assert f"for at most {StreamSettings().end_grace:g} seconds (`end_grace`)" in complete
 
 
 def fields_of(struct: msgspec.Struct) -> Iterator[tuple[str, Any]]:
@@ -218,22 +202,30 @@ def fields_of(struct: msgspec.Struct) -> Iterator[tuple[str, Any]]:
 
 
 def test_every_way_to_the_result_is_there() -> None:
-    named = " ".join(name for name, _ in table(section("The result")))
+    named = " ".join(
+        name for name, _ in rows("reference/streams.md", "What you can do with a stream")
+    )
     for name in re.findall(r"(?:stream|`)\.(\w+)", named):
         assert hasattr(anyio_writer.ChatCompletionStream, name), name
 
 
 @pytest.mark.parametrize("name", ["demo-command", "test-command", "whole-command"])
 def test_the_commands_are_marked(name: str) -> None:
-    assert README.count(f"\n<!-- {name} -->\n```sh\n") == 1
-    command = README.partition(f"<!-- {name} -->\n```sh\n")[2].partition("\n```\n")[0]
+    text = README.read_text(encoding="utf-8")
+    assert text.count(f"\n<!-- {name} -->\n```sh\n") == 1
+    command = text.partition(f"<!-- {name} -->\n```sh\n")[2].partition("\n```\n")[0]
     assert "\n" not in command
     assert command.startswith("python3 -m venv .venv && ")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_exit_codes_are_the_command_s() -> None:
+    documented = rows("reference/command-line.md", "Exit codes")
+    assert [(int(code), meaning) for code, meaning in documented] == [*MEANINGS.items()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(document: Path) -> None:
-    text = document.read_text(encoding="utf-8")
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (document.parent / target).exists(), target
 

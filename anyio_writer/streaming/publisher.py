@@ -212,8 +212,7 @@ class Publisher(ABC, Generic[Ev]):
         """
         lifetime = self._entered()
         if own is not None and not own.is_closed:
-            async for _ in own.batches():
-                pass
+            await own.discard_all()
         else:
             lifetime.demand()
             await lifetime.ended.wait()

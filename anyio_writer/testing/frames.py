@@ -70,8 +70,8 @@ def writer_error(
         key: Its finer kind, such as ``fail.tooManyRequests``.
 
     Returns:
-        ``{"tpe": ..., "errors": [{"description": ..., "key": ..., "extras": {}}],
-        "extras": {}}``.
+        A dictionary with ``tpe``, ``extras``, and ``errors``: a list of one dictionary with
+        ``description``, ``key`` and ``extras``.
     """
     phrase = reason(status)
     name = phrase.title().replace(" ", "")

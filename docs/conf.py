@@ -1,0 +1,35 @@
+"""How Sphinx builds the site: ``tox -e docs``."""
+
+# ruff: noqa: INP001 - Sphinx runs this file, nothing imports it.
+
+from importlib.metadata import version as version_of
+
+project = "anyio-writer"
+author = "The anyio-writer contributors"
+copyright = author  # noqa: A001 - Sphinx calls it that
+release = version = version_of("anyio-writer")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+
+# Every heading is a target for links, which the build then checks.
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 80
+python_display_short_literal_types = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+default_role = "code"
+
+html_theme = "furo"
+html_title = f"anyio-writer {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+pygments_style = "friendly"
+pygments_dark_style = "monokai"
+copybutton_exclude = ".linenos, .gp, .go"
