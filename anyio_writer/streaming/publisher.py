@@ -212,7 +212,8 @@ class Publisher(ABC, Generic[Ev]):
         """
         lifetime = self._entered()
         if own is not None and not own.is_closed:
-            await own.discard_all()
+            async for _ in own.batches():
+                pass
         else:
             lifetime.demand()
             await lifetime.ended.wait()

@@ -28,7 +28,7 @@ from .deadlines import Deadlines
 from .publisher import Publisher
 from .pump import Pump
 from .subscription import Subscription
-from .tool_runs import DEFAULT_LIMIT, OnError, ToolRuns
+from .tool_runs import DEFAULT_LIMIT, OnError, ToolRunner, ToolRuns
 
 if TYPE_CHECKING:
     import httpx
@@ -92,7 +92,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             tools=tools,
         )
         self._tools = tools or _NO_TOOLS
-        self._tool_runs: ToolRuns | None = None
+        self._tool_runner: ToolRunner | None = None
         self._recorder = Recorder()
         self._pump = Pump(source, self._state, self._fanout, settings, self._recorder)
         self._deadlines: Deadlines
@@ -104,8 +104,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         return self._deadlines.scope
 
     async def close(self) -> None:  # noqa: D102 - as in the base class
-        if self._tool_runs is not None:
-            self._tool_runs.cancel()
+        if self._tool_runner is not None:
+            self._tool_runner.cancel()
         await super().close()
 
     def _stop(self) -> None:
@@ -181,22 +181,22 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             WriterError: The stream is not open, or runs its tools already.
         """
         lifetime = self._open_lifetime()
-        if self._tool_runs is not None:
+        if self._tool_runner is not None:
             raise WriterError("The stream runs its tools already: run_tools() is called once.")
-        runs = ToolRuns(
+        runner = ToolRunner(
             self._tools if tools is None else functions_by_name(tools),
             limit=limit,
             on_error=on_error,
             start=lifetime.start_tool,
             until_ended=self._until_ended_unread,
         )
-        self._tool_runs = runs
+        self._tool_runner = runner
         # Nothing is published between these two: no call is lost or doubled.
-        runs.take(self._state.done_calls())
-        self._fanout.set_listener(runs)
+        runner.take(self._state.done_calls())
+        self._fanout.set_listener(runner)
         if lifetime.ended.is_set() and lifetime.error is None:
-            runs.refuse(self._state.cut_off_calls())
-        return runs
+            runner.refuse(self._state.cut_off_calls())
+        return ToolRuns(runner)
 
     async def _until_ended_unread(self) -> None:
         """Wait for the end on behalf of a task that reads no more while it waits.
@@ -308,8 +308,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         if isinstance(error, APIError | StreamClosedError):
             error.completion = self._state.completion_so_far
             error.timings = self.timings
-        if error is None and self._tool_runs is not None:
-            self._tool_runs.refuse(self._state.cut_off_calls())
+        if error is None and self._tool_runner is not None:
+            self._tool_runner.refuse(self._state.cut_off_calls())
         super()._end(error)
 
 

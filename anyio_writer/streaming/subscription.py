@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
@@ -111,10 +110,9 @@ class Subscription(Generic[E]):
 
     def batches(self) -> AsyncIterator[list[E]]:
         """The same events in lists: each time all that is buffered, never empty."""
-        return Batches(self)
+        return Batches(self._next_batch, self.aclose)
 
-    async def next_batch(self) -> list[E]:
-        """All that is buffered, as a list that is never empty; waits until there is something."""
+    async def _next_batch(self) -> list[E]:
         if self._events:
             await checkpoint()
         if not self._events:
@@ -122,14 +120,6 @@ class Subscription(Generic[E]):
         batch = self._events[::-1]
         self._events.clear()
         return batch
-
-    async def discard_all(self) -> None:
-        """Receive and discard events until the stream ends."""
-        self._events.clear()
-        with suppress(StopAsyncIteration):
-            while True:
-                await self._receive()
-                self._events.clear()
 
     async def _receive(self) -> None:
         """Take all that is buffered into ``_events``; waits until there is something.
@@ -170,15 +160,18 @@ class Subscription(Generic[E]):
 class Batches(Generic[E]):
     """Iterates a subscription in lists of all that is buffered."""
 
-    def __init__(self, subscription: Subscription[E]) -> None:
-        self._subscription = subscription
+    def __init__(
+        self, next_batch: Callable[[], Awaitable[list[E]]], aclose: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._next_batch = next_batch
+        self._aclose = aclose
 
     def __aiter__(self) -> AsyncIterator[list[E]]:
         return self
 
     async def __anext__(self) -> list[E]:
-        return await self._subscription.next_batch()
+        return await self._next_batch()
 
     async def aclose(self) -> None:
         """Stop subscribing."""
-        await self._subscription.aclose()
+        await self._aclose()

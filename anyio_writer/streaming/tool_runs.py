@@ -76,16 +76,8 @@ class Start(Protocol):
         """Start ``fn(call)`` as a task of this name."""
 
 
-class ToolRuns:
-    """The tool calls of a stream, running. Made by ``ChatCompletionStream.run_tools()``.
-
-    ``results()`` and ``messages()`` wait for the end of the stream and of all calls. They may be
-    called again and again, from several tasks, and after the block.
-
-    Raises:
-        StreamClosedError: The stream was left or closed before its answer was complete, or before
-            all calls had ended; else whatever the stream ended with.
-    """
+class ToolRunner:
+    """Runs the tool calls of a stream and keeps their results, which ``ToolRuns`` gives out."""
 
     def __init__(
         self,
@@ -119,12 +111,8 @@ class ToolRuns:
             f"{len(self._results)} ended>"
         )
 
-    async def results(self, choice_index: int = 0) -> list[ToolResult]:
-        """What came of each of a choice's calls, in the order of the calls.
-
-        Waits for the end of the stream and of all calls. What the calling task itself has left
-        unread of the stream's events is dropped, since nobody else would take it.
-        """
+    async def results(self, choice_index: int) -> list[ToolResult]:
+        """As that of ``ToolRuns``."""
         await self._until_ended()
         while not (self._is_idle or self._is_broken_off):
             await self._changed.wait()
@@ -133,20 +121,13 @@ class ToolRuns:
             raise StreamClosedError("The stream was left before its tool calls had ended.")
         return self.results_so_far(choice_index)
 
-    async def messages(self, choice_index: int = 0) -> list[Message]:
-        """The same as ``tool`` messages, to stand behind the assistant's in the next request."""
-        return [result.message() for result in await self.results(choice_index)]
-
-    def results_so_far(self, choice_index: int = 0) -> list[ToolResult]:
-        """What came of the calls that have ended by now, in the order of the calls."""
+    def results_so_far(self, choice_index: int) -> list[ToolResult]:
+        """As that of ``ToolRuns``."""
         mine = [result for choice, result in self._results if choice == choice_index]
         return sorted(mine, key=lambda result: result.index)
 
     async def results_after(self, count: int) -> list[ToolResult]:
-        """All results but the first ``count``, of all choices and in the order of their ends.
-
-        Waits until there is one; empty if there will be none.
-        """
+        """As that of ``ToolRuns``."""
         while len(self._results) == count and not (self._has_ended and self._is_idle):
             await self._changed.wait()
         return [result for _, result in self._results[count:]]
@@ -264,6 +245,50 @@ class ToolRuns:
             if _is_being_cancelled():
                 raise
             raise WriterError(f"What {call.name} waited for was cancelled.") from exc
+
+
+class ToolRuns:
+    """The tool calls of a stream, running. Made by ``ChatCompletionStream.run_tools()``.
+
+    ``results()`` and ``messages()`` wait for the end of the stream and of all calls. They may be
+    called again and again, from several tasks, and after the block.
+
+    Raises:
+        StreamClosedError: The stream was left or closed before its answer was complete, or before
+            all calls had ended; else whatever the stream ended with.
+    """
+
+    __slots__ = ("_runner",)
+
+    def __init__(self, runner: ToolRunner) -> None:
+        self._runner = runner
+
+    def __repr__(self) -> str:
+        return repr(self._runner)
+
+    async def results(self, choice_index: int = 0) -> list[ToolResult]:
+        """What came of each of a choice's calls, in the order of the calls.
+
+        Waits for the end of the stream and of all calls. What the calling task itself has left
+        unread of the stream's events is dropped, since nobody else would take it.
+        """
+        return await self._runner.results(choice_index)
+
+    async def messages(self, choice_index: int = 0) -> list[Message]:
+        """The same as ``tool`` messages, to stand behind the assistant's in the next request."""
+        return [result.message() for result in await self._runner.results(choice_index)]
+
+    def results_so_far(self, choice_index: int = 0) -> list[ToolResult]:
+        """What came of the calls that have ended by now, in the order of the calls."""
+        return self._runner.results_so_far(choice_index)
+
+    async def results_after(self, count: int) -> list[ToolResult]:
+        """All results but the first ``count``, of all choices and in the order of their ends.
+
+        Waits until there is one more; empty if there will be none. Unlike ``results()`` it drops no
+        events and raises nothing.
+        """
+        return await self._runner.results_after(count)
 
 
 async def _refuse(call: FunctionToolCallArgumentsDoneEvent) -> None:
