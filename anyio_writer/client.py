@@ -26,11 +26,12 @@ from .streaming.stream import ChatCompletionStream
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError
 from .transport.client import Client, http_module
 from .transport.slots import Slots, closed_error
+from .uncopied import Uncopied
 
 T = TypeVar("T")
 
 
-class AsyncWriter:
+class AsyncWriter(Uncopied):
     """A client for a chat completion API: one configuration, one pool of connections.
 
     ::
@@ -51,6 +52,8 @@ class AsyncWriter:
     Raises:
         ConfigurationError: A setting is missing, wrong or unknown.
     """
+
+    _copy_instead = "It holds connections and an API key: make one in each process."
 
     @shows_arguments_of(Configuration)
     def __init__(
@@ -142,8 +145,10 @@ class _View(AsyncWriter):
         self._is_closed = True
 
 
-class Chat:
+class Chat(Uncopied):
     """The chat completions of an ``AsyncWriter``."""
+
+    _copy_instead = "It is part of an AsyncWriter: make one in each process."
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ DOCUMENTED = {
     "StreamingTransport": " ".join(
         name for name in dir(httpx.AsyncHTTPTransport) if not name.startswith("_")
     ),
-    "SSEDecoder": "error feed feed_plain handle_unknown_field last_event_id max_event_bytes "
+    "SSEDecoder": "error feed feed_plain last_event_id max_event_bytes "
     "pending raise_pending_error reconnection_time",
     "ChatCompletionStreamState": f"{RESULT} all_finished chunk_count complete completion_so_far "
     "content_at cut_off_calls done_calls done_received feed feed_data finish "

@@ -272,6 +272,7 @@ ORDER: Final = (
         "numbers",
         "signatures",
         "generics",
+        "uncopied",
         "protocol",
         "telemetry",
         "config",

@@ -29,6 +29,7 @@ from ..config import Limits
 from ..errors import InvalidParameterError, StreamClosedError, WriterError
 from ..numbers import check_count
 from ..protocol.completion import ParsedChatCompletion
+from ..uncopied import Uncopied
 from .channel import DEFAULT_MAX_BUFFER, Channel, OnFull
 from .fanout import Fanout
 from .lifetime import Lifetime
@@ -53,12 +54,13 @@ class SubscriptionOptions(TypedDict, total=False):
     name: str
 
 
-class Publisher(ABC, Generic[Ev]):
+class Publisher(Uncopied, ABC, Generic[Ev]):
     """A task group whose one task publishes events, and the subscribers that read them.
 
     It is entered with ``async with``, once; docs/lifetimes.md says what its end means to whom.
     """
 
+    _copy_instead = "What has come can be: its completions, its events."
     _kind: ClassVar[str]  # as messages call it
     _event_types: ClassVar[frozenset[type]]
 

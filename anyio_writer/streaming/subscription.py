@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint, current_token
 
 from ..errors import ConsumerLagError
 from ..protocol.completion import ParsedChatCompletion
+from ..uncopied import Uncopied
 from .channel import YIELD_EVERY, Channel
 
 E = TypeVar("E")
@@ -26,7 +27,7 @@ class Source(Protocol):
         """Raise what the stream ended with, anew; return if it ended well."""
 
 
-class Subscription(Generic[E]):
+class Subscription(Uncopied, Generic[E]):
     """One subscriber of a stream: an iterator over its events, from when it was made.
 
     Made by ``ChatCompletionStream.subscribe()``. It may be used as it is or with ``async with``.
@@ -40,6 +41,8 @@ class Subscription(Generic[E]):
     Raises:
         ConsumerLagError: This subscriber was too slow, and was made with ``on_full="fail"``.
     """
+
+    _copy_instead = "Its events can be, and subscribe() makes another one."
 
     def __init__(
         self,
@@ -157,8 +160,10 @@ class Subscription(Generic[E]):
         raise StopAsyncIteration
 
 
-class Batches(Generic[E]):
+class Batches(Uncopied, Generic[E]):
     """Iterates a subscription in lists of all that is buffered."""
+
+    _copy_instead = "The events can be."
 
     def __init__(
         self, next_batch: Callable[[], Awaitable[list[E]]], aclose: Callable[[], Awaitable[None]]

@@ -20,6 +20,7 @@ from ..numbers import check_count
 from ..protocol.events import FunctionToolCallArgumentsDoneEvent
 from ..protocol.history import synthetic_id
 from ..request.encoding import encode_foreign
+from ..uncopied import Uncopied
 from .channel import Batch
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ class ToolRunner:
             raise WriterError(f"What {call.name} waited for was cancelled.") from exc
 
 
-class ToolRuns:
+class ToolRuns(Uncopied):
     """The tool calls of a stream, running. Made by ``ChatCompletionStream.run_tools()``.
 
     ``results()`` and ``messages()`` wait for the end of the stream and of all calls. They may be
@@ -259,6 +260,8 @@ class ToolRuns:
     """
 
     __slots__ = ("_runner",)
+
+    _copy_instead = "The results can be."
 
     def __init__(self, runner: ToolRunner) -> None:
         self._runner = runner

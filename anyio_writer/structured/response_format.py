@@ -73,6 +73,9 @@ class ResponseType(Generic[T]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._codec.name})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return response_type_of, (self.type,)  # decoders cannot be pickled, types can
+
     def decode(self, text: str) -> T:
         """The value of an answer that is whole.
 

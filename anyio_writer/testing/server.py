@@ -5,7 +5,7 @@ import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, NoReturn, Self, SupportsIndex, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -107,6 +107,11 @@ class ChatServer:
         if self._url is None:
             raise RuntimeError("the server has not been started")
         return self._url
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
+        raise TypeError(
+            "A ChatServer cannot be pickled or copied: it has a socket. Hand its url to others."
+        )
 
     def add(self, *replies: AnyReply) -> None:
         """Queue more replies."""
