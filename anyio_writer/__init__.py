@@ -103,8 +103,12 @@ from .structured.response_format import ResponseType as ResponseType
 from .structured.response_format import response_type_of as response_type_of
 from .structured.tools import FunctionTool as FunctionTool
 from .structured.tools import function_tool as function_tool
+from .telemetry.logs import set_up_logging as _set_up_logging
+from .telemetry.observer import StreamObserver as StreamObserver
 from .telemetry.timings import Timings as Timings
 from .transport.http import StreamingTransport as StreamingTransport
+
+_set_up_logging()
 
 if not TYPE_CHECKING:  # which reads the imports above instead
     __all__ = [

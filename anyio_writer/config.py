@@ -15,6 +15,7 @@ from .errors import ConfigurationError, WriterError
 from .numbers import check_count, check_positive
 from .protocol.parsing import DEFAULT_MAX_CHOICES, DEFAULT_MAX_DEPTH, DEFAULT_MAX_TOOL_CALLS
 from .protocol.sse import DEFAULT_MAX_EVENT_BYTES
+from .telemetry.observer import ObserverArgument, Observers, observers_of
 
 DEFAULT_BASE_URL: Final = "https://api.writer.com"
 DEFAULT_PATH: Final = "/v1/chat"
@@ -99,18 +100,22 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
             to the usage and the end of the response.
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` is an
             error. False is for servers that never send either.
+        observer: Who is told what the stream does. One or several may be given; they become
+            ``Observers``.
     """
 
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     end_grace: float = 5.0
     require_finish: bool = True
+    observer: Observers | None = None
 
     def __post_init__(self) -> None:
         _check_type("timeouts", self.timeouts, Timeouts)
         _check_type("limits", self.limits, Limits)
         _check_type("require_finish", self.require_finish, bool)
         check_positive("end_grace", self.end_grace, ConfigurationError)
+        msgspec.structs.force_setattr(self, "observer", observers_of(self.observer))
 
 
 class ReadingConfiguration(TypedDict, total=False):
@@ -120,6 +125,7 @@ class ReadingConfiguration(TypedDict, total=False):
     limits: Limits
     end_grace: float
     require_finish: bool
+    observer: ObserverArgument
 
 
 class Configuration(ReadingConfiguration, total=False):
@@ -138,6 +144,7 @@ class Configuration(ReadingConfiguration, total=False):
             usage and the end of the response; 5 if not given.
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` is an
             error; True if not given. False is for servers that never send either.
+        observer: Who is told what the streams do, one ``StreamObserver`` or several.
     """
 
     api_key: str | None

@@ -37,6 +37,12 @@ from .protocol.rules import Stop, stop_of
 from .streaming.lifetime import Lifetime
 from .streaming.publisher import Publisher
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError, ToolResult, ToolRuns, check_tool_options
+from .telemetry.observer import (
+    ConversationEnded,
+    ConversationStarted,
+    Observers,
+)
+from .telemetry.recorder import outcome_of
 from .telemetry.timings import Timings
 
 if TYPE_CHECKING:
@@ -118,6 +124,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         on_error: What happens when a call fails, see ``run_tools``.
         n: What the requests ask for, if known: a conversation follows one answer.
         limits: Bounds that apply to the conversation itself.
+        observers: Who is told when it starts and ends; its streams have observers of their own.
 
     Raises:
         ConversationLimitError: The rounds or the time ran out first. The tools of the last round
@@ -142,10 +149,12 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         on_error: OnError = "reply",
         n: int | None = None,
         limits: Limits | None = None,
+        observers: Observers | None = None,
     ) -> None:
         _check(max_rounds, total_time, n)
         check_tool_options(limit, on_error)
         super().__init__(limits or Limits())
+        self._observers = observers
         self._open_round = open_round
         self._messages = list(messages)
         self._max_rounds = max_rounds
@@ -203,6 +212,8 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
 
     async def _run(self) -> None:
         lifetime, work = self._entered(), self._work
+        if self._observers is not None:
+            self._observers.tell(ConversationStarted(conversation=self))
         try:
             with work:
                 await self._converse(lifetime)
@@ -213,9 +224,16 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
             self._end(exc)
         finally:
             if not lifetime.ended.is_set():
-                self._end(self._closed_error())
+                self._end(self._closed_error(), is_cancelled=not work.cancelled_caught)
             lifetime.opened.set()
             lifetime.finished.set()
+
+    def _end(self, error: Exception | None, *, is_cancelled: bool = False) -> None:
+        is_first = not self._entered().ended.is_set()
+        super()._end(error)
+        if is_first and self._observers is not None:
+            outcome = outcome_of(error, is_cancelled=is_cancelled)
+            self._observers.tell(ConversationEnded(conversation=self, outcome=outcome, error=error))
 
     async def _converse(self, lifetime: Lifetime) -> None:
         for number in range(self._max_rounds):

@@ -249,8 +249,8 @@ def chat_stream_from(
         n: How many choices the request asked for, if known.
         response_format: The type that the answer was to have, as for ``open_chat_stream``.
         tools: The functions that the model could call.
-        reading: How it is read: ``timeouts``, ``limits``, ``end_grace``, ``require_finish``; see
-            ``Configuration``.
+        reading: How it is read: ``timeouts``, ``limits``, ``end_grace``, ``require_finish``,
+            ``observer``; see ``Configuration``.
 
     Raises:
         ConfigurationError: A setting is wrong or unknown.
@@ -307,6 +307,7 @@ def make_conversation(
         on_error=on_tool_error,
         n=request.get("n"),
         limits=settings.limits,
+        observers=settings.observer,
     )
 
 

@@ -23,7 +23,7 @@ from anyio_writer.client import Chat
 
 REQUEST = ChatRequest.__annotations__.keys()
 CONFIGURATION = Configuration.__annotations__.keys()
-READING = {"timeouts", "limits", "end_grace", "require_finish"}
+READING = {"timeouts", "limits", "end_grace", "require_finish", "observer"}
 CONVERSATION = {"max_rounds", "total_time", "tool_limit", "on_tool_error"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Protocol
@@ -10,6 +9,7 @@ from typing import Final, Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
+from ..telemetry.logs import logger
 from .channel import YIELD_EVERY, Batch, Channel
 
 _FIRST_LOOK: Final = 0.1
@@ -25,8 +25,6 @@ It runs after each part, so one that keeps reading loses nothing. trio may begin
 task, so several parts can come before it runs. A part is also smaller than what a subscriber reads
 before it lets other tasks run.
 """
-
-_logger: Final = logging.getLogger("anyio_writer")
 
 
 class Listener(Protocol):
@@ -160,7 +158,7 @@ class Fanout:
     def _report(self, channel: Channel) -> None:
         if not channel.is_reported:
             channel.is_reported = True
-            _logger.warning(
+            logger.warning(
                 "The %s has blocked its stream for %s s: it has %d events that it does not read. "
                 "Read it, close it, or subscribe with on_full=...",
                 channel,

@@ -175,15 +175,17 @@ class Pump:
             self._parse(data, events)
         finally:
             if self._state.chunk_count != self._chunk_count:
-                self._note_chunks()
+                self._note_chunks(events)
             if events:  # the good events first, then what is wrong behind them
                 await self._publish(events)
 
-    def _note_chunks(self) -> None:
+    def _note_chunks(self, events: Batch | None) -> None:
         """Chunks came with the last bytes."""
-        self._chunk_count = self._state.chunk_count
+        state = self._state
+        count = state.chunk_count - self._chunk_count
+        self._chunk_count = state.chunk_count
         self._last_chunk = self._arrived
-        self._recorder.chunks_received(self._state, self._arrived)
+        self._recorder.chunks_received(state, self._arrived, count, events)
 
     def _parse(self, data: bytes, events: Batch | None) -> None:
         decoder, state = self._decoder, self._state
@@ -212,7 +214,7 @@ class Pump:
         if is_open and (tail := self._decoder.pending()) is not None and _is_whole(tail):
             state.feed([tail], events)
             if state.chunk_count != self._chunk_count:
-                self._note_chunks()
+                self._note_chunks(events)
         if broken is not None and not state.complete:
             if not isinstance(broken, StreamTruncatedError):
                 raise broken from broken.__cause__

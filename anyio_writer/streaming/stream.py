@@ -21,7 +21,7 @@ from ..protocol.events import (
 from ..protocol.state import ChatCompletionStreamState
 from ..protocol.values import ValueReader
 from ..request.tools import functions_by_name
-from ..telemetry.recorder import Recorder
+from ..telemetry.recorder import Recorder, outcome_of
 from ..telemetry.timings import Timings
 from ..transport.source import ByteSource, request_id_of
 from .deadlines import Deadlines
@@ -93,7 +93,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         )
         self._tools = tools or _NO_TOOLS
         self._tool_runner: ToolRunner | None = None
-        self._recorder = Recorder()
+        self._recorder = Recorder(settings.observer)
         self._pump = Pump(source, self._state, self._fanout, settings, self._recorder)
         self._deadlines: Deadlines
 
@@ -189,6 +189,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             on_error=on_error,
             start=lifetime.start_tool,
             until_ended=self._until_ended_unread,
+            stream=self,
+            observers=self._settings.observer,
         )
         self._tool_runner = runner
         # Nothing is published between these two: no call is lost or doubled.
@@ -260,6 +262,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     async def _run(self) -> None:
         lifetime, deadlines, pump = self._entered(), self._deadlines, self._pump
+        self._recorder.begin(self)
         try:
             with deadlines.scope:
                 await self._source.open(deadlines, self._recorder)
@@ -278,8 +281,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         except Exception as exc:  # whatever it is, the subscribers must hear of it
             self._end(exc)
         finally:
-            if not lifetime.ended.is_set():  # cancelled from outside
-                self._end(self._outcome())
+            if not lifetime.ended.is_set():
+                self._end(self._outcome(), is_cancelled=True)  # from outside
             try:
                 with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
                     await self._source.aclose()
@@ -293,11 +296,11 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             return self._state.parse_error
         return StreamClosedError("The stream was closed before its answer was complete.")
 
-    def _end(self, error: Exception | None) -> None:
+    def _end(self, error: Exception | None, *, is_cancelled: bool = False) -> None:
         lifetime = self._entered()
         if lifetime.ended.is_set():
             return
-        self._recorder.stream_ended()
+        self._recorder.ended()
         if isinstance(error, APIError):
             error.message = self._source.redact(error.message)
             error.args = (error.message,)
@@ -311,6 +314,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         if error is None and self._tool_runner is not None:
             self._tool_runner.refuse(self._state.cut_off_calls())
         super()._end(error)
+        self._recorder.report_end(self, error, outcome_of(error, is_cancelled=is_cancelled))
 
 
 AsyncChatCompletionStream = ChatCompletionStream

@@ -20,12 +20,14 @@ from ..numbers import check_count
 from ..protocol.events import FunctionToolCallArgumentsDoneEvent
 from ..protocol.history import synthetic_id
 from ..request.encoding import encode_foreign
+from ..telemetry.observer import Observers, ToolEnded, ToolStarted
 from ..uncopied import Uncopied
 from .channel import Batch
 
 if TYPE_CHECKING:
     from ..request.params import Message
     from ..structured.tools import FunctionTool
+    from .stream import ChatCompletionStream
 
 OnError: TypeAlias = Literal["reply", "raise"]
 
@@ -88,6 +90,8 @@ class ToolRunner:
         on_error: OnError,
         start: Start,
         until_ended: Callable[[], Awaitable[None]],
+        stream: ChatCompletionStream[Any],
+        observers: Observers | None,
     ) -> None:
         check_tool_options(limit, on_error)
         self._tools = tools
@@ -95,6 +99,8 @@ class ToolRunner:
         self._on_error = on_error
         self._start = start
         self._until_ended = until_ended
+        self._stream = stream
+        self._observers = observers
         # A tool sees the context variables of who called run_tools, not of the stream's own task.
         self._context = copy_context()
         # Waiting for the limit, and whether they are refused.
@@ -190,7 +196,10 @@ class ToolRunner:
             scope.cancel()
         try:
             with scope:
-                result = await self._answer(call, is_refused=is_refused)
+                if self._observers is None or is_refused:
+                    result = await self._answer(call, is_refused=is_refused)
+                else:
+                    result = await self._answer_observed(call, self._observers)
         finally:
             self._scopes.discard(scope)
             self._running -= 1
@@ -200,6 +209,23 @@ class ToolRunner:
                 self._results.append((call.choice_index, result))
             self._wake()
         self._start_some()
+
+    async def _answer_observed(
+        self, call: FunctionToolCallArgumentsDoneEvent, observers: Observers
+    ) -> ToolResult:
+        """Run a call between two calls of its observers, all in one task and one context."""
+        result, error = None, None
+        observers.tell(ToolStarted(stream=self._stream, call=call))
+        try:
+            result = await self._answer(call, is_refused=False)
+        except BaseException as exc:
+            error = exc
+            raise
+        else:
+            error = result.error
+            return result
+        finally:
+            observers.tell(ToolEnded(stream=self._stream, call=call, result=result, error=error))
 
     async def _answer(
         self, call: FunctionToolCallArgumentsDoneEvent, *, is_refused: bool

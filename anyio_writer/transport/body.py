@@ -13,6 +13,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ..errors import APIConnectionError, APIResponseValidationError, StreamTruncatedError
+from ..telemetry.logs import logger
 from .chunked import Reader, RewindableStream, read_chunked
 from .client import is_of_a_library, is_transport_error
 
@@ -20,8 +21,6 @@ _MOST_BUFFERED: Final = 20_000  # more than one read of a socket can hold
 _PACKAGE: Final = __name__.partition(".")[0] + "."
 _WITHOUT_BODY: Final = (204, 304)
 _INFLATED_AT_ONCE: Final = 64 * 1024
-
-_logger: Final = logging.getLogger("anyio_writer")
 
 
 @contextmanager
@@ -35,7 +34,7 @@ def closing(what: str) -> Generator[None]:
         yield
     except Exception as exc:
         level = logging.DEBUG if is_transport_error(exc) else logging.WARNING
-        _logger.log(level, "%s could not be closed: %r", what, exc, exc_info=exc)
+        logger.log(level, "%s could not be closed: %r", what, exc, exc_info=exc)
 
 
 def body_of(response: Any) -> Reader:

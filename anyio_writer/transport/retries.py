@@ -39,9 +39,16 @@ async def with_retries(
     send: Callable[[], Awaitable[R]],
     *,
     max_retries: int,
-    before_wait: Callable[[], None],
+    on_failure: Callable[[Exception, float | None], None],
 ) -> R:
-    """Call ``send`` until it works, fails for good, or has failed ``max_retries`` + 1 times."""
+    """Call ``send`` until it works, fails for good, or has failed ``max_retries`` + 1 times.
+
+    Args:
+        send: What is called.
+        max_retries: How often again, at most.
+        on_failure: Called with each failure, and with the seconds until the next call; None if
+            there is none.
+    """
     retries = 0
     while True:
         try:
@@ -49,13 +56,14 @@ async def with_retries(
         except Exception as exc:
             if not _is_stale(exc):
                 if retries == max_retries or not is_retryable(exc):
+                    on_failure(exc, None)
                     raise
                 pause = _pause_after(exc, retries)
                 retries += 1
             else:
                 pause = 0.0  # the server ended it while it was idle: no failure of this request
+            on_failure(exc, pause)
         if pause:
-            before_wait()
             await anyio.sleep(pause)
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import anyio
 
 from .._version import __version__
-from ..config import Endpoint, Limits
+from ..config import Endpoint, Limits, check_headers
 from ..errors import (
     MAX_REQUEST_ID,
     APIConnectionError,
     APIError,
     APIStatusError,
+    ConfigurationError,
     StreamClosedError,
     WriterError,
     printable,
@@ -22,6 +23,7 @@ from ..errors import (
 )
 from ..protocol.json import parse_json, shorten
 from ..request.encoding import encode_body
+from ..telemetry.logs import logger
 from ..telemetry.recorder import Recorder
 from .body import Body, body_of, closing
 from .chunked import Reader
@@ -208,11 +210,12 @@ class HTTPSource:
             clock.request_sent()
             await self._send(client, recorder)
 
-        await with_retries(
-            attempt,
-            max_retries=self._endpoint.max_retries,
-            before_wait=clock.opening,
-        )
+        def failed(error: Exception, wait: float | None) -> None:
+            if wait:
+                clock.opening()
+            recorder.attempt_failed(error, wait)
+
+        await with_retries(attempt, max_retries=self._endpoint.max_retries, on_failure=failed)
         # Thousands of streams may be open, and none is sent again.
         self._content, self._headers = b"", {}
 
@@ -251,7 +254,7 @@ class HTTPSource:
             connect_timeout=self._connect_timeout,
         )
         self.response = None  # of an earlier attempt
-        recorder.request_prepared()
+        _add_headers(request, recorder.request_prepared(_shown_url(request), self._content))
         redirects = 0
         while True:
             self.request = request
@@ -261,7 +264,7 @@ class HTTPSource:
                 self.redact.clean_request(request)
             self.redact.clean_headers(response)
             self.response = response
-            recorder.headers_received()
+            recorder.headers_received(response)
             if response.status_code in _SUCCESS:
                 self._body = body_of(response)
                 return
@@ -344,6 +347,17 @@ class HTTPSource:
             if self.response is not None:
                 with closing("A response"):
                     await self.response.aclose()
+
+
+def _add_headers(request: httpx.Request, headers: Mapping[str, str]) -> None:
+    """Add what observers give, as far as HTTP can carry it, to what a request has already."""
+    for name, value in headers.items():
+        try:
+            check_headers("An observer's headers", {name: value}, ConfigurationError)
+        except ConfigurationError as exc:
+            logger.error("A header is left out: %s", exc)
+        else:
+            request.headers.setdefault(name, value)
 
 
 def _merge_headers(*parts: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -1,0 +1,322 @@
+"""What observers are told, and who they are: the hooks of a stream."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+
+import msgspec
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from ..conversation import Conversation
+    from ..protocol.chunks import Usage
+    from ..protocol.completion import ParsedChatCompletion
+    from ..protocol.events import ChatCompletionStreamEvent, FunctionToolCallArgumentsDoneEvent
+    from ..streaming.stream import ChatCompletionStream
+    from ..streaming.tool_runs import ToolResult
+    from .timings import Timings
+
+Outcome: TypeAlias = Literal["complete", "truncated", "timeout", "failed", "closed", "cancelled"]
+"""How a stream or a conversation ended: as it should; cut off by the server; by a time limit; with
+another error; left or closed before its end; or cancelled together with the code around it."""
+
+_logger: Final = logging.getLogger("anyio_writer")
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Something that happened. Its class tells what."""
+
+
+class RequestPrepared(Observation, frozen=True, kw_only=True, eq=False):
+    """A request goes out, for the first time or again.
+
+    Attributes:
+        stream: Whose request it is.
+        attempt: Which attempt, from 1.
+        url: Where it goes, without query and password.
+        content: Its body, JSON as it is sent.
+        headers: Empty; what is put in is added to the request. Headers that it has already stay as
+            they are.
+    """
+
+    stream: ChatCompletionStream[Any]
+    attempt: int
+    url: str
+    content: bytes
+    headers: dict[str, str]
+
+    @property
+    def body(self) -> Any:
+        """``content``, decoded."""
+        return msgspec.json.decode(self.content)
+
+
+class HeadersReceived(Observation, frozen=True, kw_only=True, eq=False):
+    """The headers of a response came, whatever its status.
+
+    Attributes:
+        stream: Whose response it is.
+        response: Status and headers; its body is for the stream alone to read.
+    """
+
+    stream: ChatCompletionStream[Any]
+    response: httpx.Response
+
+
+class AttemptFailed(Observation, frozen=True, kw_only=True, eq=False):
+    """A request failed before its answer began.
+
+    Attributes:
+        stream: Whose request it was.
+        attempt: Which attempt, from 1.
+        error: Why.
+        wait: After how many seconds it is sent again: at once if a kept connection turned out to
+            be closed. None if it is not sent again; the stream then ends with ``error``.
+    """
+
+    stream: ChatCompletionStream[Any]
+    attempt: int
+    error: Exception
+    wait: float | None
+
+
+class ContentStarted(Observation, frozen=True, kw_only=True, eq=False):
+    """The first content came.
+
+    Attributes:
+        stream: Of which stream.
+        seconds: Since the request was first sent.
+    """
+
+    stream: ChatCompletionStream[Any]
+    seconds: float
+
+
+class BatchReceived(Observation, frozen=True, kw_only=True, eq=False):
+    """Chunks came, as many as one read brought.
+
+    Attributes:
+        stream: Of which stream.
+        seconds: Since the request was first sent.
+        chunk_count: How many.
+        events: The events of these. None are made, and none are here, while nobody subscribes.
+    """
+
+    stream: ChatCompletionStream[Any]
+    seconds: float
+    chunk_count: int
+    events: Sequence[ChatCompletionStreamEvent[Any]]
+
+
+class ToolStarted(Observation, frozen=True, kw_only=True, eq=False):
+    """A tool is called. This is told in the tool's own task, in which it then runs.
+
+    Attributes:
+        stream: Which stream has the call.
+        call: The call.
+    """
+
+    stream: ChatCompletionStream[Any]
+    call: FunctionToolCallArgumentsDoneEvent
+
+
+class ToolEnded(Observation, frozen=True, kw_only=True, eq=False):
+    """A tool has ended, one way or another. This is told in its own task, too.
+
+    Attributes:
+        stream: Which stream has the call.
+        call: The call.
+        result: What came of it; None if it was cancelled, or failed and was to raise.
+        error: Why it failed, or what cancelled it.
+    """
+
+    stream: ChatCompletionStream[Any]
+    call: FunctionToolCallArgumentsDoneEvent
+    result: ToolResult | None
+    error: BaseException | None
+
+
+class StreamEnded(Observation, frozen=True, kw_only=True, eq=False):
+    """It is known how a stream ended. Nothing but the ends of its tools comes after this.
+
+    Attributes:
+        stream: Which stream.
+        outcome: How.
+        error: What it ended with; None if the answer is complete.
+        timings: When what happened.
+    """
+
+    stream: ChatCompletionStream[Any]
+    outcome: Outcome
+    error: Exception | None
+    timings: Timings
+
+    @property
+    def completion(self) -> ParsedChatCompletion[Any]:
+        """What had arrived; without choices if nothing had."""
+        return self.stream.current_completion_snapshot
+
+    @property
+    def usage(self) -> Usage | None:
+        """The token counts, or None while they are unknown."""
+        return self.stream.usage
+
+
+class ConversationStarted(Observation, frozen=True, kw_only=True, eq=False):
+    """A conversation was entered; its streams and tools come after this.
+
+    Attributes:
+        conversation: Which.
+    """
+
+    conversation: Conversation[Any]
+
+
+class ConversationEnded(Observation, frozen=True, kw_only=True, eq=False):
+    """It is known how a conversation ended.
+
+    Attributes:
+        conversation: Which.
+        outcome: How.
+        error: What it ended with; None if the model has answered.
+    """
+
+    conversation: Conversation[Any]
+    outcome: Outcome
+    error: Exception | None
+
+
+class StreamObserver(Protocol):
+    """Is told what streams do: subclass it, and override what you want to hear of.
+
+    Any object will do that has one of these methods. They are plain functions, called in the task
+    of the stream (the tools' in the tools' tasks), so they must not block. What they raise is
+    logged, once for each kind of exception, and does the stream no harm. One observer may serve any
+    number of streams at once; ``observed.stream`` tells them apart.
+
+    For each stream that was entered, ``stream_ended`` is called once.
+    """
+
+    def request_prepared(self, observed: RequestPrepared) -> None:
+        """A request goes out; may add headers to it."""
+
+    def headers_received(self, observed: HeadersReceived) -> None:
+        """The headers of a response came."""
+
+    def attempt_failed(self, observed: AttemptFailed) -> None:
+        """A request failed before its answer began, and may be sent again."""
+
+    def content_started(self, observed: ContentStarted) -> None:
+        """The first content came."""
+
+    def batch_received(self, observed: BatchReceived) -> None:
+        """Chunks came. This is called for each read, so it has to be quick."""
+
+    def tool_started(self, observed: ToolStarted) -> None:
+        """A tool is called."""
+
+    def tool_ended(self, observed: ToolEnded) -> None:
+        """A tool has ended."""
+
+    def stream_ended(self, observed: StreamEnded) -> None:
+        """It is known how a stream ended."""
+
+    def conversation_started(self, observed: ConversationStarted) -> None:
+        """A conversation was entered."""
+
+    def conversation_ended(self, observed: ConversationEnded) -> None:
+        """It is known how a conversation ended."""
+
+
+ObserverArgument: TypeAlias = "StreamObserver | Iterable[StreamObserver] | None"
+"""One observer, several, or none."""
+
+_METHODS: Final[Mapping[type[Observation], str]] = {
+    RequestPrepared: "request_prepared",
+    HeadersReceived: "headers_received",
+    AttemptFailed: "attempt_failed",
+    ContentStarted: "content_started",
+    BatchReceived: "batch_received",
+    ToolStarted: "tool_started",
+    ToolEnded: "tool_ended",
+    StreamEnded: "stream_ended",
+    ConversationStarted: "conversation_started",
+    ConversationEnded: "conversation_ended",
+}
+
+
+class Observers:
+    """The observers of a configuration, in order, by what they want to hear of."""
+
+    def __init__(self, observers: Iterable[object]) -> None:
+        self._methods: dict[type[Observation], list[Callable[[Any], object]]] = {}
+        self._logged: set[tuple[str, type[Exception]]] = set()
+        for observer in observers:
+            self._add(observer)
+
+    def wants(self, kind: type[Observation]) -> bool:
+        """Whether anybody wants to hear of something of this kind."""
+        return kind in self._methods
+
+    def tell(self, observation: Observation) -> None:
+        """Call everybody who wants to hear of this. Only what is no ``Exception`` gets out."""
+        for method in self._methods.get(type(observation), ()):
+            try:
+                method(observation)
+            except Exception as exc:  # theirs; the stream goes on
+                self._log(method, exc)
+
+    def _add(self, observer: object) -> None:
+        if isinstance(observer, type):
+            raise ConfigurationError(
+                f"observer must be an object, not a class: {observer.__name__}(...)."
+            )
+        found = False
+        for kind, name in _METHODS.items():
+            method = getattr(observer, name, None)
+            if method is None:
+                continue
+            found = True
+            if not callable(method) or inspect.iscoroutinefunction(method):
+                raise ConfigurationError(
+                    f"An observer's {name} must be a plain function, which cannot wait; that of "
+                    f"{type(observer).__name__} is not."
+                )
+            if getattr(method, "__func__", None) is not getattr(StreamObserver, name):
+                self._methods.setdefault(kind, []).append(method)
+        if not found:
+            raise ConfigurationError(
+                f"{type(observer).__name__} is no observer: it has none of the methods of "
+                f"StreamObserver ({', '.join(_METHODS.values())})."
+            )
+
+    def _log(self, method: Callable[..., object], exc: Exception) -> None:
+        name = getattr(method, "__qualname__", repr(method))
+        if (name, type(exc)) not in self._logged:
+            self._logged.add((name, type(exc)))
+            _logger.error(
+                "The observer %s raised %s; this kind is not logged again.",
+                name,
+                type(exc).__name__,
+                exc_info=exc,
+            )
+
+
+def observers_of(given: object) -> Observers | None:
+    """Whom ``observer=`` names; None if nobody.
+
+    Raises:
+        ConfigurationError: Something there is no observer.
+    """
+    if given is None or isinstance(given, Observers):
+        return given
+    if isinstance(given, Iterable) and not isinstance(given, type):
+        several: list[object] = list(given)  # pyright: ignore[reportUnknownArgumentType]
+        return Observers(several) if several else None
+    return Observers([given])
