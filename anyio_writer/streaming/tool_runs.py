@@ -196,7 +196,7 @@ class ToolRunner:
             scope.cancel()
         try:
             with scope:
-                if self._observers is None or is_refused:
+                if self._observers is None or is_refused or call.name not in self._tools:
                     result = await self._answer(call, is_refused=is_refused)
                 else:
                     result = await self._answer_observed(call, self._observers)
