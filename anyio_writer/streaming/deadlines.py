@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from enum import Enum
 from typing import Final
 
@@ -56,68 +55,111 @@ _ENDS_WELL: Final = frozenset({Wait.END, Wait.DRAIN})
 
 
 class Deadlines:
-    """Keeps the deadline of ``scope`` at the limit that runs out first."""
+    """Keeps the deadline of ``scope`` at the limit that runs out first.
+
+    All limits but ``total`` are for the server: the time that subscribers take does not count.
+    """
 
     __slots__ = (
         "_by_total",
+        "_complete_since",
         "_deadline",
+        "_end_grace",
         "_first_content",
+        "_last_bytes",
+        "_last_chunk",
+        "_paused",
         "_timeouts",
         "_total",
         "_wait",
+        "is_paused",
         "scope",
     )
 
-    def __init__(self, timeouts: Timeouts) -> None:
+    def __init__(self, timeouts: Timeouts, end_grace: float) -> None:
         self.scope: Final = anyio.CancelScope()
+        self.is_paused: bool = False
+        """Whether a subscriber is being waited for."""
         self._timeouts = timeouts
-        self._total = _after(timeouts.total)
-        self._first_content = math.inf
+        self._end_grace = end_grace
+        self._paused = 0.0  # seconds, in all
+        # The limits for the server count from these, by the clock less what was paused.
+        self._last_bytes = 0.0
+        self._last_chunk = 0.0
+        self._complete_since: float | None = None
+        self._first_content = math.inf  # a deadline, by the same clock
+        self._total = math.inf if timeouts.total is None else anyio.current_time() + timeouts.total
         self._wait = Wait.OPENING
         self._by_total = False
         self._deadline = math.inf  # of the scope, which takes longer to tell
         self._set(Wait.OPENING, math.inf)
 
+    # What has happened.
+
+    def bytes_received(self, now: float) -> None:
+        """The server has sent something."""
+        self._last_bytes = now - self._paused
+
+    def chunk_received(self) -> None:
+        """There was a chunk in the last bytes."""
+        self._last_chunk = self._last_bytes
+
+    # What is awaited.
+
     def opening(self) -> None:
-        """A slot or a pause is awaited."""
+        """A slot or the time of a retry is awaited."""
         self._set(Wait.OPENING, math.inf)
 
     def request_sent(self) -> None:
         """A request goes out: its clock starts."""
-        self._first_content = _after(self._timeouts.first_content)
+        limit = self._timeouts.first_content
+        now = anyio.current_time() - self._paused
+        self._first_content = math.inf if limit is None else now + limit
         self._set(Wait.FIRST_CONTENT, self._first_content)
 
-    @contextmanager
-    def subscriber(self, *, is_complete: bool = False) -> Generator[None]:
-        """Only this side is being waited for: a time that is not the server's.
+    async def pause(self, waiting: Awaitable[None], *, is_complete: bool = False) -> None:
+        """Wait for a subscriber.
 
         Args:
+            waiting: What to wait for.
             is_complete: Whether the answer is complete, so that ``total`` is over.
         """
+        self.is_paused = True
         self._set(Wait.SUBSCRIBER, math.inf, total=math.inf if is_complete else self._total)
         since = anyio.current_time()
-        yield
-        self._first_content += anyio.current_time() - since
+        await waiting
+        self._paused += anyio.current_time() - since
+        self.is_paused = False
 
-    def first_content(self) -> None:
-        """Content is awaited, for the first time."""
-        self._set(Wait.FIRST_CONTENT, self._first_content)
+    def next_bytes(self, *, has_content: bool, is_complete: bool) -> None:
+        """The server is to send more.
 
-    def next_chunk(self, since: float) -> None:
-        """The next chunk is awaited; the last came at ``since``."""
-        idle = math.inf if self._timeouts.idle is None else self._timeouts.idle
-        tolerance = idle * _IDLE_TOLERANCE
-        if self._wait is Wait.NEXT_CHUNK and 0 <= self._deadline - since - idle <= tolerance:
+        Args:
+            has_content: Whether there was content already.
+            is_complete: Whether the answer is complete, so that only the end is missing.
+        """
+        if is_complete:
+            if self._complete_since is None:
+                self._complete_since = self._last_bytes
+            self._set(Wait.END, self._complete_since + self._end_grace)
             return
-        self._set(Wait.NEXT_CHUNK, since + idle + tolerance)
-
-    def end(self, deadline: float) -> None:
-        """The answer is complete; only the end of the response is awaited."""
-        self._set(Wait.END, deadline)
+        self._complete_since = None
+        if not has_content:
+            self._set(Wait.FIRST_CONTENT, self._first_content)
+            return
+        idle = math.inf if self._timeouts.idle is None else self._timeouts.idle
+        limit, tolerance = self._last_chunk + idle, idle * _IDLE_TOLERANCE
+        if (
+            self._wait is Wait.NEXT_CHUNK
+            and 0 <= self._deadline - self._paused - limit <= tolerance
+        ):
+            return
+        self._set(Wait.NEXT_CHUNK, limit + tolerance)
 
     def drain(self, seconds: float) -> None:
         """The answer is complete; the rest of the body is read, but not for long."""
-        self._set(Wait.DRAIN, anyio.current_time() + seconds, total=math.inf)
+        now = anyio.current_time() - self._paused
+        self._set(Wait.DRAIN, now + seconds, total=math.inf)
 
     def error(self) -> APITimeoutError | None:
         """The error of the limit that ran out, or None if none did that makes one."""
@@ -133,12 +175,9 @@ class Deadlines:
         if self._wait is Wait.DRAIN and wait is not Wait.DRAIN:
             return  # whatever still comes, it is being ended
         self._wait = wait
+        deadline += self._paused
         total = self._total if total is None else total
         self._by_total = total < deadline
         deadline = min(total, deadline)
         if deadline != self._deadline:
             self.scope.deadline = self._deadline = deadline
-
-
-def _after(seconds: float | None) -> float:
-    return math.inf if seconds is None else anyio.current_time() + seconds

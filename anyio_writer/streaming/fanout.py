@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import anyio
@@ -94,7 +93,7 @@ class Fanout:
     async def publish(
         self,
         events: Batch,
-        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        wait: Callable[[Awaitable[None]], Awaitable[None]] | None = None,
     ) -> None:
         """Hand events to all subscribers, at once where there is capacity and else when there is.
 
@@ -103,7 +102,7 @@ class Fanout:
 
         Args:
             events: In order. Subscribers that join from now on do not get them.
-            waiting: Entered while a subscriber has no capacity.
+            wait: Awaits what waits for a subscriber without capacity.
         """
         if self._listener is not None:
             self._listener.take(events)
@@ -112,8 +111,8 @@ class Fanout:
         if self._lossy:
             await self._publish_to_lossy(events, self._lossy)
         for channel, rest in unsent:
-            with waiting():
-                await self._send(channel, rest)
+            sending = self._send(channel, rest)
+            await (sending if wait is None else wait(sending))
 
     def publish_nowait(self, events: Batch) -> bool:
         """Hand events to all subscribers that have capacity; returns whether all had it."""

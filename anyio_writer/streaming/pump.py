@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+import math
+from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 import anyio
@@ -27,6 +27,9 @@ _MAX_FEED: Final = 64 * 1024
 _MAX_READS: Final = 64
 """After how many small reads other tasks may run, should the body never have to wait."""
 
+_BLANK_LINE: Final = b"\n\n"
+"""What the last block lacks where a server ends a response right behind its last line."""
+
 
 class Pump:
     """Reads a response to its end.
@@ -37,21 +40,17 @@ class Pump:
     """
 
     __slots__ = (
-        "_arrived",
-        "_chunk_count",
-        "_complete_since",
         "_deadlines",
         "_decoder",
         "_detector",
         "_fanout",
-        "_last_chunk",
+        "_received_at",
         "_recorder",
         "_settings",
         "_source",
         "_state",
         "bytes_received",
         "has_lost_events",
-        "is_blocked",
     )
 
     def __init__(
@@ -63,8 +62,6 @@ class Pump:
         recorder: Recorder,
     ) -> None:
         self.bytes_received: int = 0
-        self.is_blocked: bool = False
-        """Whether a subscriber without capacity is being waited for."""
         self.has_lost_events: bool = False
         """Whether it was stopped while publishing, so that some subscribers lack events."""
         self._source = source
@@ -74,13 +71,8 @@ class Pump:
         self._recorder = recorder
         self._deadlines: Deadlines
         self._decoder = ChatSSEDecoder(max_event_bytes=settings.limits.max_event_bytes)
-        # Until it is clear that this is an event stream.
-        self._detector: EventStreamDetector | None = EventStreamDetector()
-        self._chunk_count = 0  # at the last look
-        # When the last bytes and the last chunk came, plus the time that subscribers took.
-        self._arrived = 0.0
-        self._last_chunk = 0.0
-        self._complete_since: float | None = None
+        self._detector: EventStreamDetector | None = EventStreamDetector()  # until it is clear
+        self._received_at = 0.0  # by the event loop's clock: the last bytes
 
     async def run(self, deadlines: Deadlines) -> None:
         """Read until the answer is complete.
@@ -92,7 +84,17 @@ class Pump:
         broken = await self._read_body()
         if self._detector is not None and not self._detector.finish():
             raise _not_a_stream(self._detector.head)
-        await self._finish(broken)
+        self._detector = None
+        state = self._state
+        # Some servers close right behind the last line. What is not whole was cut off.
+        if not state.done_received and (tail := self._decoder.pending()) and _is_whole(tail):
+            await self._handle(_BLANK_LINE)
+        if broken is not None and not state.complete:
+            if not isinstance(broken, StreamTruncatedError):
+                raise broken from broken.__cause__
+            # What is missing of the answer says more than that the connection was cut.
+            raise state.truncated_error() from broken.__cause__
+        await self._publish(state.finish())
 
     def finish_complete(self) -> None:
         """End a complete answer whose response does not end, without waiting."""
@@ -108,17 +110,18 @@ class Pump:
             while left > 0 and (data := await self._source.read()):
                 left -= len(data)
 
-    # Reading.
-
     async def _read_body(self) -> Exception | None:
         """Handle the body up to its end or ``[DONE]``; returns the error that cut it off, if any.
 
         Only errors of the body are returned. Those of what stands in it are raised.
         """
         state, source = self._state, self._source
+        limit = self._settings.limits.max_answer_bytes or math.inf
         reads = 0
         while not state.done_received:
-            self._set_deadline()
+            self._deadlines.next_bytes(
+                has_content=state.content_at > 0, is_complete=state.is_settled
+            )
             try:
                 data = await source.read()
             except Exception as exc:  # an HTTP library's are many
@@ -128,9 +131,13 @@ class Pump:
                 return translated
             if not data:
                 break
-            self._arrived = anyio.current_time()
+            self._received_at = anyio.current_time()
+            self._deadlines.bytes_received(self._received_at)
             self.bytes_received += len(data)
-            self._check_size()
+            if self.bytes_received > limit:
+                raise ResponseTooLargeError(
+                    f"The answer is larger than Limits.max_answer_bytes ({limit:,} bytes)."
+                )
             reads += 1
             for start in range(0, len(data), _MAX_FEED):
                 await self._handle(data[start : start + _MAX_FEED])
@@ -138,29 +145,6 @@ class Pump:
                     await checkpoint()
             del data  # the wait for the next bytes may be long
         return None
-
-    def _check_size(self) -> None:
-        limit = self._settings.limits.max_answer_bytes
-        if limit is not None and self.bytes_received > limit:
-            raise ResponseTooLargeError(
-                f"The answer is larger than Limits.max_answer_bytes ({limit:,} bytes)."
-            )
-
-    def _set_deadline(self) -> None:
-        """Set the time limit for the next read by what has come so far."""
-        state = self._state
-        if not state.is_settled:
-            self._complete_since = None
-            if state.content_at:
-                self._deadlines.next_chunk(self._last_chunk)
-            else:
-                self._deadlines.first_content()
-        else:
-            if self._complete_since is None:
-                self._complete_since = self._arrived
-            self._deadlines.end(self._complete_since + self._settings.end_grace)
-
-    # Handling.
 
     async def _handle(self, data: bytes) -> None:
         """Parse bytes and publish their events; raises what is wrong with them, after that."""
@@ -170,22 +154,17 @@ class Pump:
                 await self._refuse(self._detector.head)
             if verdict:
                 self._detector = None
-        events: Batch | None = [] if self._fanout.has_audience() else None
-        try:
-            self._parse(data, events)
-        finally:
-            if self._state.chunk_count != self._chunk_count:
-                self._note_chunks(events)
-            if events:  # the good events first, then what is wrong behind them
-                await self._publish(events)
-
-    def _note_chunks(self, events: Batch | None) -> None:
-        """Chunks came with the last bytes."""
         state = self._state
-        count = state.chunk_count - self._chunk_count
-        self._chunk_count = state.chunk_count
-        self._last_chunk = self._arrived
-        self._recorder.chunks_received(state, self._arrived, count, events)
+        chunk_count = state.chunk_count
+        events: Batch = []
+        try:
+            self._parse(data, events if self._fanout.has_audience() else None)
+        finally:
+            if state.chunk_count != chunk_count:
+                self._deadlines.chunk_received()
+                count = state.chunk_count - chunk_count
+                self._recorder.chunks_received(state, self._received_at, count, events)
+            await self._publish(events)  # the good ones, then what is wrong behind them
 
     def _parse(self, data: bytes, events: Batch | None) -> None:
         decoder, state = self._decoder, self._state
@@ -196,6 +175,15 @@ class Pump:
         if not state.done_received:
             decoder.raise_pending_error()
 
+    async def _publish(self, events: Batch) -> None:
+        if events:
+            self.has_lost_events = True  # unless this comes to its end
+            await self._fanout.publish(
+                events,
+                lambda wait: self._deadlines.pause(wait, is_complete=self._state.complete),
+            )
+            self.has_lost_events = False
+
     async def _refuse(self, head: bytes) -> NoReturn:
         """This is no event stream: read what it says instead."""
         limits = self._settings.limits
@@ -204,48 +192,6 @@ class Pump:
             while len(head) < limits.max_error_bytes and (data := await self._source.read()):
                 head += data
         raise _not_a_stream(head[: limits.max_error_bytes])
-
-    async def _finish(self, broken: Exception | None) -> None:
-        """The body is over: publish the last events, or raise what is missing of the answer."""
-        state = self._state
-        events: Batch = []
-        # Some servers close right behind the last line. What is not whole was cut off.
-        is_open = not state.done_received
-        if is_open and (tail := self._decoder.pending()) is not None and _is_whole(tail):
-            state.feed([tail], events)
-            if state.chunk_count != self._chunk_count:
-                self._note_chunks(events)
-        if broken is not None and not state.complete:
-            if not isinstance(broken, StreamTruncatedError):
-                raise broken from broken.__cause__
-            # What is missing of the answer says more than that the connection was cut.
-            raise state.truncated_error() from broken.__cause__
-        events += state.finish()
-        if events:
-            await self._publish(events)
-
-    # Publishing.
-
-    async def _publish(self, events: Batch) -> None:
-        self.has_lost_events = True  # unless this comes to its end
-        await self._fanout.publish(events, self._blocked)
-        self.has_lost_events = False
-
-    @contextmanager
-    def _blocked(self) -> Generator[None]:
-        """A subscriber has no capacity: this time is not the server's."""
-        self.is_blocked = True
-        since = anyio.current_time()
-        try:
-            with self._deadlines.subscriber(is_complete=self._state.complete):
-                yield
-        finally:
-            self.is_blocked = False
-            blocked = anyio.current_time() - since
-            self._arrived += blocked
-            self._last_chunk += blocked
-            if self._complete_since is not None:
-                self._complete_since += blocked
 
 
 def _is_whole(tail: ServerSentEvent) -> bool:

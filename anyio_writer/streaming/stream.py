@@ -100,7 +100,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
     # Lifetime.
 
     def _enter_work(self) -> anyio.CancelScope:
-        self._deadlines = Deadlines(self._settings.timeouts)
+        self._deadlines = Deadlines(self._settings.timeouts, self._settings.end_grace)
         return self._deadlines.scope
 
     async def close(self) -> None:  # noqa: D102 - as in the base class
@@ -110,7 +110,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     def _stop(self) -> None:
         is_open = not self._entered().ended.is_set()
-        if is_open and self._state.complete and not self._pump.is_blocked:
+        if is_open and self._state.complete and not self._deadlines.is_paused:
             # Only the end of the response is missing: waiting briefly saves the connection.
             self._deadlines.drain(self._settings.limits.drain_time)
         else:
@@ -267,8 +267,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             with deadlines.scope:
                 await self._source.open(deadlines, self._recorder)
                 lifetime.opened.set()
-                with deadlines.subscriber():
-                    await lifetime.demanded.wait()
+                await deadlines.pause(lifetime.demanded.wait())
                 await pump.run(deadlines)
                 self._end(self._state.parse_error)
                 if self._state.done_received:

@@ -20,7 +20,6 @@ from anyio.lowlevel import checkpoint
 from anyio_writer import AsyncWriter, ChatCompletionStream, chat_stream_from
 from anyio_writer.protocol import machine, parsing
 from anyio_writer.streaming.deadlines import Deadlines
-from anyio_writer.streaming.pump import Pump
 from anyio_writer.testing import ChatServer, Hold, Reply, sse_event, writer_chunks
 from anyio_writer.transport.chunked import PlainChunks
 from tests.streaming.helpers import QUESTION
@@ -75,7 +74,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         (parsing.ChunkParser, "_parse_slowly"),
         (machine, "ChunkEvent"),
         (machine, "ContentDeltaEvent"),
-        (Pump, "_set_deadline"),
+        (Deadlines, "next_bytes"),
         (Deadlines, "_set"),
     ):
         count_calls(monkeypatch, counted, owner, name)
@@ -137,7 +136,7 @@ async def test_deadlines_hardly_ever_move(read: Any, counts: Counter[str]) -> No
     """Moving one costs more than reading a chunk."""
     async with chat_stream_from(Reads(BODY)) as stream:
         await read(stream)
-    assert counts["_set_deadline"] == CHUNKS + 1  # once a read
+    assert counts["next_bytes"] == CHUNKS + 1  # once a read
     # Opening, the request, the first demand, the first content, the next chunk, the end.
     assert counts["_set"] <= 8
 

@@ -130,6 +130,18 @@ async def test_a_reset_is_a_connection_error_with_what_had_arrived() -> None:
     assert caught.value.completion.choices[0].message.content == "a"
 
 
+@pytest.mark.parametrize("behind", [(), (httpx.ReadError("reset"),)], ids=["end", "reset"])
+async def test_the_events_of_a_whole_last_block_come_before_the_error(behind: Any) -> None:
+    got: list[str] = []
+    with pytest.raises(APIConnectionError) as caught:
+        async with chat_stream_from(Body(chunk("a"), chunk("b").rstrip(), *behind)) as stream:
+            async for text in stream.text_deltas():
+                got.append(text)
+    assert got == ["a", "b"]
+    assert caught.value.completion is not None
+    assert caught.value.completion.choices[0].message.content == "ab"
+
+
 async def test_a_whole_last_block_counts_when_the_connection_breaks_behind_it() -> None:
     assert await read(chunk("a", "stop")[:-2], httpx.ReadError("reset")) == "a"
 
