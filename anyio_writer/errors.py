@@ -55,7 +55,6 @@ class APIError(WriterError):
         message: What happened, in one sentence.
         request: The request that was sent, if there was one.
         response: The response whose headers had arrived, if any.
-        status_code: Its status, or None.
         body: What the server said about the error: decoded JSON, else text, else None.
         request_id: The server's name for the request, if it gave one.
         completion: What had arrived of the answer; None before there was a choice.

@@ -204,7 +204,7 @@ def update_document(path: Path, found: Row) -> None:
 
 # The chart: bars, in colours that can be read on white and on black.
 
-_WIDTH, _BAR, _GAP, _LEFT, _RIGHT, _TOP = 720, 20, 8, 200, 70, 48
+_WIDTH, _BAR, _GAP, _LEFT, _RIGHT, _TOP = 760, 20, 8, 240, 70, 48
 _STYLE: Final = (
     "text{font:13px system-ui,sans-serif;fill:#57606a}"
     ".title{font-weight:600}"

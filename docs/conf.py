@@ -1,8 +1,11 @@
 """How Sphinx builds the site: ``tox -e docs``."""
 
-# ruff: noqa: INP001 - Sphinx runs this file, nothing imports it.
+# ruff: noqa: INP001, ARG001, D103 - Sphinx runs this file and says what functions take.
 
 from importlib.metadata import version as version_of
+from typing import Any
+
+from sphinx.domains.python import PyObject
 
 project = "anyio-writer"
 author = "The anyio-writer contributors"
@@ -23,6 +26,7 @@ python_display_short_literal_types = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 default_role = "code"
+toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = f"anyio-writer {release}"
@@ -33,3 +37,22 @@ html_show_sourcelink = False
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 copybutton_exclude = ".linenos, .gp, .go"
+
+# Classes that users get and do not make: how they are made is of no use to anybody.
+GIVEN = {
+    *("Chat", "ChatCompletionStream", "Subscription", "Conversation", "ToolRuns", "ToolResult"),
+    *("FunctionTool", "ResponseType", "Timings", "RecordedConnection", "RecordedRequest"),
+}
+
+
+def hide_constructor(
+    app: object, what: str, name: str, obj: object, options: object, *given: str | None
+) -> tuple[str, None] | None:
+    return ("", None) if what == "class" and name.rpartition(".")[2] in GIVEN else None
+
+
+def setup(app: Any) -> None:
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"  # which is what Python calls them
+    app.connect("autodoc-process-signature", hide_constructor)

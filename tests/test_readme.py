@@ -105,7 +105,7 @@ def test_its_links_work_on_a_package_index() -> None:
 def test_the_event_table_is_the_union() -> None:
     documented = {
         (code_in(kind)[0], code_in(cls)[0]): set(code_in(fields))
-        for kind, cls, fields, _ in rows("reference/events.md", "The events of a stream")
+        for kind, _, fields, cls in rows("reference/events.md", "The events of a stream")
     }
     actual = {}
     for event in EVENTS:
@@ -119,7 +119,7 @@ def test_the_event_table_is_the_union() -> None:
 def test_the_other_event_table_is_the_conversations_own() -> None:
     documented = [
         (code_in(kind)[0], code_in(cls)[0], code_in(fields))
-        for kind, cls, fields, _ in rows("reference/events.md", "The events of a conversation")
+        for kind, _, fields, cls in rows("reference/events.md", "The events of a conversation")
     ]
     assert documented == [
         (event.type, event.__name__, [*event.__struct_fields__])

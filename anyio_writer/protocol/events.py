@@ -114,7 +114,7 @@ class ContentDeltaEvent(_Event, frozen=True, gc=False, tag="content.delta"):
 
     @property
     def content(self) -> str:
-        """The new piece: another name for ``delta``."""
+        """The new piece; another name for ``delta``."""
         return self.delta
 
     @property

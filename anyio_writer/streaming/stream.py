@@ -224,7 +224,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     @property
     def response(self) -> httpx.Response | None:
-        """The response: status and headers. None for a stream that is not from HTTP.
+        """The response, for its status and headers. None for a stream that is not from HTTP.
 
         Its body is for the stream alone to read.
         """
@@ -250,7 +250,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     @property
     def timings(self) -> Timings:
-        """When what happened so far: the request, the first content, the end, and more."""
+        """When the request was sent, the first content came, the stream ended, and more."""
         usage = self._state.usage
         return self._recorder.timings(
             chunk_count=self._state.chunk_count,
