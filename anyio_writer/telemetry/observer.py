@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -29,11 +30,15 @@ another error; left or closed before its end; or cancelled together with the cod
 _logger: Final = logging.getLogger("anyio_writer")
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+# Not msgspec's structs, whose signatures need all annotations at run time: what is observed stands
+# above this module.
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Observation:
     """Something that happened. Its class tells what."""
 
 
-class RequestPrepared(Observation, frozen=True, kw_only=True, eq=False):
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class RequestPrepared(Observation):
     """A request goes out, for the first time or again.
 
     Attributes:
@@ -57,7 +62,8 @@ class RequestPrepared(Observation, frozen=True, kw_only=True, eq=False):
         return msgspec.json.decode(self.content)
 
 
-class HeadersReceived(Observation, frozen=True, kw_only=True, eq=False):
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class HeadersReceived(Observation):
     """The headers of a response came, whatever its status.
 
     Attributes:
@@ -69,7 +75,8 @@ class HeadersReceived(Observation, frozen=True, kw_only=True, eq=False):
     response: httpx.Response
 
 
-class AttemptFailed(Observation, frozen=True, kw_only=True, eq=False):
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class AttemptFailed(Observation):
     """A request failed before its answer began.
 
     Attributes:
@@ -86,7 +93,8 @@ class AttemptFailed(Observation, frozen=True, kw_only=True, eq=False):
     wait: float | None
 
 
-class ContentStarted(Observation, frozen=True, kw_only=True, eq=False):
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ContentStarted(Observation):
     """The first content came.
 
     Attributes:
@@ -98,7 +106,8 @@ class ContentStarted(Observation, frozen=True, kw_only=True, eq=False):
     seconds: float
 
 
-class BatchReceived(Observation, frozen=True, kw_only=True, eq=False):
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class BatchReceived(Observation):
     """Chunks came, as many as one read brought.
 
     Attributes:
@@ -114,7 +123,8 @@ class BatchReceived(Observation, frozen=True, kw_only=True, eq=False):
     events: Sequence[ChatCompletionStreamEvent[Any]]
 
 
-class ToolStarted(Observation, frozen=True, kw_only=True, eq=False):
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ToolStarted(Observation):
     """A tool is called. This is told in the tool's own task, in which it then runs.
 
     Attributes:
@@ -126,7 +136,8 @@ class ToolStarted(Observation, frozen=True, kw_only=True, eq=False):
     call: FunctionToolCallArgumentsDoneEvent
 
 
-class ToolEnded(Observation, frozen=True, kw_only=True, eq=False):
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ToolEnded(Observation):
     """A tool has ended, one way or another. This is told in its own task, too.
 
     Attributes:
@@ -142,7 +153,8 @@ class ToolEnded(Observation, frozen=True, kw_only=True, eq=False):
     error: BaseException | None
 
 
-class StreamEnded(Observation, frozen=True, kw_only=True, eq=False):
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class StreamEnded(Observation):
     """It is known how a stream ended. Nothing but the ends of its tools comes after this.
 
     Attributes:
@@ -168,7 +180,8 @@ class StreamEnded(Observation, frozen=True, kw_only=True, eq=False):
         return self.stream.usage
 
 
-class ConversationStarted(Observation, frozen=True, kw_only=True, eq=False):
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ConversationStarted(Observation):
     """A conversation was entered; its streams and tools come after this.
 
     Attributes:
@@ -178,7 +191,8 @@ class ConversationStarted(Observation, frozen=True, kw_only=True, eq=False):
     conversation: Conversation[Any]
 
 
-class ConversationEnded(Observation, frozen=True, kw_only=True, eq=False):
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ConversationEnded(Observation):
     """It is known how a conversation ended.
 
     Attributes:

@@ -27,6 +27,7 @@ from anyio_writer.testing import ChatServer, error_reply, text_reply
 from tests.streaming.helpers import DONE, QUESTION, REQUEST, STALL, USAGE, Body, chunk, client_for
 from tests.telemetry.conftest import SDK
 from tests.telemetry.endings import ENDINGS, WHOLE, read
+from tests.telemetry.tour import PARAMETERS, SECRETS, calling, detailed, tools_of, tour
 
 BASE = {
     "gen_ai.operation.name": "chat",
@@ -142,31 +143,13 @@ OPEN_AND_MORE = chunk("", role="assistant") + chunk("a") + chunk("b")
 
 
 async def test_what_is_said_of_a_request_and_its_usage(sdk: SDK) -> None:
-    details = (
-        b'data: {"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":20,'
-        b'"prompt_tokens_details":{"cached_tokens":3},'
-        b'"completion_tokens_details":{"reasoning_tokens":4}}}\n\n'
-    )
-    body = Body(chunk("{}", "stop"), chunk("a", "length", index=1), details, DONE)
-    async with client_for(body) as client:
+    async with client_for(detailed()) as client:
         stream = open_chat_stream(
             client=client,
             api_key="key",
-            observer=sdk.observer(provider="else"),
             base_url="http://127.0.0.1:8080",
-            model="big",
-            messages=QUESTION["messages"],
-            max_tokens=5,
-            temperature=0.5,
-            top_p=0.25,
-            n=2,
-            stop=["a", "b"],
-            seed=7,
-            top_k=3,
-            frequency_penalty=0.1,
-            presence_penalty=0.2,
-            reasoning_effort="low",
-            response_format={"type": "json_object"},
+            observer=sdk.observer(provider="else"),
+            **PARAMETERS,
         )
         await read(stream)
     attributes = dict(sdk.span("chat big").attributes or {})
@@ -332,33 +315,6 @@ async def test_without_an_sdk_nothing_happens() -> None:
 # Tools and conversations.
 
 
-def calling(*names: str) -> Body:
-    calls = [
-        {"index": index, "id": f"id-{name}", "function": {"name": name, "arguments": "{}"}}
-        for index, name in enumerate(names)
-    ]
-    return Body(chunk(tool_calls=calls), chunk(None, "tool_calls"), USAGE, DONE)
-
-
-def tools_of(sdk: SDK) -> list[Any]:
-    @function_tool
-    async def slow() -> str:
-        with sdk.tracer.start_as_current_span("inside slow"):
-            await anyio.lowlevel.checkpoint()
-        return "secret words"
-
-    @function_tool
-    def threaded() -> str:
-        with sdk.tracer.start_as_current_span("inside threaded"):
-            return "done"
-
-    @function_tool
-    def broken() -> None:
-        raise LookupError("secret words")
-
-    return [slow, threaded, broken]
-
-
 def parent_of(span: ReadableSpan, sdk: SDK) -> str:
     assert span.parent is not None
     (found,) = [
@@ -464,28 +420,6 @@ async def test_a_conversation_that_fails(sdk: SDK) -> None:
 
 
 # Content.
-
-SECRETS = ("Hel", "secret words", "nonsense", "refused", "sk-secret")
-
-
-async def tour(sdk: SDK, observer: OpenTelemetryObserver) -> None:
-    """Everything that there is to report."""
-    for ending in ENDINGS.values():
-        async with ending.client() as client:
-            request = {
-                **QUESTION,
-                "messages": [{"role": "user", "content": "secret words"}],
-                "api_key": "sk-secret-0123456789",
-            }
-            stream = open_chat_stream(
-                client=client, observer=observer, **request, **ending.arguments
-            )
-            await ending.use(stream)
-    async with client_for(calling("slow", "broken"), Body(*WHOLE)) as client:
-        async with open_conversation(
-            client=client, observer=observer, tools=tools_of(sdk), **REQUEST
-        ) as conversation:
-            await conversation.until_done()
 
 
 async def test_content_is_not_reported_unless_asked_for(
