@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
+from .._version import __version__
 from .exits import CommandError, Exit, QuietEnd
+from .terminal import wrapped
 from .text import one_line
 
 _EXTRA: Final = frozenset({"click", "rich", "typer"})
+_STDERR: Final = 2
+_COMPLETING: Final = "_ANYIO_WRITER_COMPLETE"
+"""What a shell sets to ask for completions."""
 
 
 @runtime_checkable
@@ -35,19 +41,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see ``anyio_writer.cli.exits``.
     """
-    _prepare_streams()
+    if not _prepare_streams():
+        return _fail("standard output is closed, so there is nowhere to write to.", Exit.USAGE)
     try:
-        code = _run(sys.argv[1:] if arguments is None else arguments)
+        code = _start(sys.argv[1:] if arguments is None else list(arguments))
         sys.stdout.flush()
     except KeyboardInterrupt:  # before the event loop ran, or where it cannot receive signals
         return Exit.INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # the second is typer's word for the first
+    except BrokenPipeError:
         _forget_stdout()
+        return Exit.PIPE
+    except SystemExit as exc:
+        if _COMPLETING in os.environ:  # typer has answered the shell
+            return exc.code if isinstance(exc.code, int) else Exit.OK
+        _forget_stdout()  # typer's word for a broken pipe
         return Exit.PIPE
     return code
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _start(arguments: list[str]) -> int:
+    if arguments == ["--version"]:  # also without the extra
+        print(f"anyio-writer {__version__}")
+        return Exit.OK
     try:
         from .app import app  # noqa: PLC0415 - it may be missing
         from .help import help_width  # noqa: PLC0415 - likewise
@@ -55,16 +70,19 @@ def _run(arguments: Sequence[str]) -> int:
         if (exc.name or "").partition(".")[0] not in _EXTRA:
             raise
         return _fail('the command needs more: pip install "anyio-writer[cli]"', Exit.USAGE)
+    run = partial(
+        app,
+        arguments,
+        prog_name="anyio-writer",
+        standalone_mode=False,
+        terminal_width=help_width(),
+    )
+    return _run(run)
+
+
+def _run(command: Callable[[], int | None]) -> int:
     try:
-        return (
-            app(
-                list(arguments),
-                prog_name="anyio-writer",
-                standalone_mode=False,
-                terminal_width=help_width(),
-            )
-            or 0
-        )
+        return command() or Exit.OK
     except QuietEnd as exc:
         return exc.exit_code
     except CommandError as exc:
@@ -73,25 +91,38 @@ def _run(arguments: Sequence[str]) -> int:
         if isinstance(exc.__cause__, KeyboardInterrupt):  # some versions of typer wrap it
             raise exc.__cause__ from None
         if isinstance(exc, _ArgumentError):
-            return _fail(f"{one_line(exc.format_message())} See --help.", exc.exit_code)
+            said = one_line(exc.format_message()).removesuffix(".")
+            return _fail(f"{said}. See --help.", exc.exit_code)
         said = one_line(f"{type(exc).__name__}: {exc}")
         return _fail(f"something unexpected went wrong: {said}", Exit.UNEXPECTED)
 
 
 def _fail(message: str, code: int) -> int:
     with suppress(OSError):  # nobody is there to read it; the code still tells
-        print(f"anyio-writer: {message}", file=sys.stderr, flush=True)
+        print(wrapped(f"anyio-writer: {message}", sys.stderr), file=sys.stderr, flush=True)
     return code
 
 
-def _prepare_streams() -> None:
-    """Make sure that there is a standard output that takes any text, and a standard error."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed before we started (``>&-``)
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+def _prepare_streams() -> bool:
+    """Make standard output take any text, and make sure that there is a standard error.
+
+    Returns:
+        Whether there is a standard output.
+    """
+    # A stream that was closed before we started (``>&-``) leaves its number to the next file or
+    # socket, which would then get what somebody else writes to that number.
+    fd = os.open(os.devnull, os.O_RDWR)
+    while fd <= _STDERR:
+        fd = os.open(os.devnull, os.O_RDWR)
+    os.close(fd)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    if sys.stdout is None:
+        return False
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(encoding="utf-8", errors="replace")
+    return True
 
 
 def _forget_stdout() -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Annotated
 
 import typer
 
 from .. import __version__
+from . import bounds, record, run, serve
 from . import demo as demonstration
-from . import record, run, serve
 from .help import Command, Group, ServeCommand
 from .scripted import Style
 from .supervise import Backend
@@ -19,49 +18,62 @@ from .supervise import run as supervise
 app: typer.Typer = typer.Typer(
     help="Stream chat completions as they are written.",
     cls=Group,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 
-def _seconds(value: float | None) -> float | None:
-    if value is not None and not (math.isfinite(value) and value >= 0):
-        raise typer.BadParameter(f"{value} is not a number of seconds, 0 or more.")
-    return value
-
-
-def _limit(value: float | None) -> float | None:
-    if _seconds(value) == 0:
-        raise typer.BadParameter("it must be above 0 seconds.")
-    return value
-
-
-_Backend = Annotated[Backend, typer.Option(help="The event loop.")]
+_Backend = Annotated[Backend, typer.Option(metavar="NAME", help="The event loop: asyncio or trio.")]
 _Prompt = Annotated[
     str, typer.Argument(metavar="PROMPT", help="The prompt; - reads it from standard input.")
 ]
-_Model = Annotated[str, typer.Option(help="The model's name.")]
-_System = Annotated[str | None, typer.Option(help="A system message.")]
-_Temperature = Annotated[float | None, typer.Option(help="0 or more.")]
-_MaxTokens = Annotated[int | None, typer.Option(help="The most tokens to generate.")]
+_Model = Annotated[str, typer.Option(metavar="NAME", help="The model.")]
+_System = Annotated[str | None, typer.Option(metavar="TEXT", help="A system message.")]
+_Temperature = Annotated[
+    float | None,
+    typer.Option(metavar="NUMBER", parser=bounds.amount, help="How random the answer is."),
+]
+_MaxTokens = Annotated[
+    int | None,
+    typer.Option(metavar="COUNT", parser=bounds.some, help="The most tokens to generate."),
+]
 _BaseURL = Annotated[
-    str | None, typer.Option(help="Else WRITER_BASE_URL, else https://api.writer.com.")
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Where the server is, without the path. Default: WRITER_BASE_URL, or else "
+        "https://api.writer.com.",
+    ),
 ]
 _Path = Annotated[
-    str | None, typer.Option(help="Else /v1/chat; /v1/chat/completions on most other servers.")
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Default: /v1/chat. Most other servers want /v1/chat/completions.",
+    ),
 ]
 _MaxRetries = Annotated[
-    int, typer.Option(help="How often to try again before an answer has begun.")
+    int,
+    typer.Option(
+        metavar="COUNT",
+        parser=bounds.count,
+        help="How often to try again if the request fails before an answer has begun.",
+    ),
 ]
 _Timeout = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", callback=_limit, help="A limit for all of it."),
+    typer.Option(
+        metavar="SECONDS",
+        parser=bounds.limit,
+        help="How long all of it may take. Default: no limit.",
+    ),
 ]
-_Text = Annotated[str, typer.Option(show_default=False, help="What the built-in server answers.")]
+_Text = Annotated[
+    str, typer.Option(metavar="TEXT", show_default=False, help="What the built-in server answers.")
+]
 _Pace = Annotated[
     float,
-    typer.Option(metavar="SECONDS", callback=_seconds, help="The time between two chunks."),
+    typer.Option(metavar="SECONDS", parser=bounds.seconds, help="The time between two chunks."),
 ]
 
 
@@ -150,8 +162,10 @@ def record_(
 ) -> None:
     """Ask a model, and write the response to a file while its answer is printed.
 
-    The file has the bytes of the response as the server sent them, without HTTP's headers: an event
-    stream, which chat_stream_from() reads.
+    The file has the body of the response as the server sent it: an event stream, without HTTP's
+    headers. chat_stream_from() reads it.
+
+    The key is read from the environment variable WRITER_API_KEY only.
     """
     question = run.Question(
         prompt=run.read_prompt(prompt),
@@ -170,9 +184,14 @@ def record_(
 @app.command("serve", cls=ServeCommand)
 def serve_(
     *,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The address to listen on.")
+    ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="The port; 0 lets the system choose.")
+        int,
+        typer.Option(
+            metavar="PORT", parser=bounds.port, help="The port; 0 lets the system choose."
+        ),
     ] = 8000,
     reply: Annotated[
         list[str],
@@ -181,7 +200,7 @@ def serve_(
         ),
     ] = [],  # noqa: B006 - typer reads it, and nobody changes it
     text: Annotated[
-        str | None, typer.Option(show_default=False, help="The same as --reply text:TEXT.")
+        str | None, typer.Option(metavar="TEXT", help="The same as --reply text:TEXT.")
     ] = None,
     pace: _Pace = 0.03,
     done: Annotated[

@@ -12,7 +12,7 @@ from ..open import open_chat_stream
 from ..testing import ChatServer, text_reply
 from .output import Output
 from .run import show
-from .view import Tally, rendered, statistics_table
+from .view import Tally, note, statistics_table
 
 TEXT: Final = (
     "Structured concurrency gives every task a parent that waits for it. A block that starts "
@@ -28,7 +28,7 @@ async def demo(text: str, *, pace: float) -> None:
     out = Output(sys.stdout)
     async with ChatServer(text_reply(text, pace=pace)) as server:
         introduction = f"A built-in server answers, not a model: {server.url}"
-        await out.write(rendered(Text(introduction, style="dim"), ""))
+        note(Text(introduction, style="dim"), "")
         # A client of our own, as no proxy of the environment leads to this machine.
         async with httpx.AsyncClient(trust_env=False, verify=False) as client:  # noqa: S501 - no TLS
             tally = Tally()
@@ -41,4 +41,4 @@ async def demo(text: str, *, pace: float) -> None:
                 stream_options={"include_usage": True},
             )
             await show(stream, out, tally, label="waiting")
-        await out.write(rendered("", statistics_table(stream, tally)))
+        note("", statistics_table(stream, tally))

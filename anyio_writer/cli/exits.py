@@ -27,6 +27,7 @@ from ..errors import (
     WriterError,
 )
 from ..protocol.json import error_message, shorten
+from ..transport.retries import is_used_up, server_wait
 from .text import one_line
 
 
@@ -81,8 +82,10 @@ OUTCOMES: Final[Mapping[type[WriterError], Outcome]] = {  # the first that fits:
     ConfigurationError: Outcome(Exit.USAGE),
     InvalidParameterError: Outcome(Exit.USAGE),
     AuthenticationError: Outcome(Exit.AUTHENTICATION, "Is WRITER_API_KEY right?"),
-    PermissionDeniedError: Outcome(Exit.AUTHENTICATION, "The key in WRITER_API_KEY may not."),
-    RateLimitError: Outcome(Exit.RATE_LIMIT, "Wait a little, or see --max-retries."),
+    PermissionDeniedError: Outcome(
+        Exit.AUTHENTICATION, "The key in WRITER_API_KEY has no permission for this."
+    ),
+    RateLimitError: Outcome(Exit.RATE_LIMIT, "Try again later."),
     InternalServerError: Outcome(Exit.SERVER_ERROR),
     NotFoundError: Outcome(Exit.REJECTED, "Are --model, --base-url and --path right?"),
     APIStatusError: Outcome(Exit.REJECTED),
@@ -132,10 +135,24 @@ def explain(error: WriterError, *, characters: int = 0) -> CommandError:
         characters: How much of the answer had arrived.
     """
     outcome = next(found for cls, found in OUTCOMES.items() if isinstance(error, cls))
-    parts = [one_line(_said(error)), outcome.hint]
+    parts = [one_line(_said(error)), _special_hint(error) or outcome.hint]
     if characters and "had arrived" not in parts[0]:  # some errors know it themselves
         parts.append(f"({characters} characters of the answer had arrived.)")
     return CommandError(" ".join(filter(None, parts)), outcome.exit_code)
+
+
+def _special_hint(error: WriterError) -> str:
+    """What helps in one case of an error, and not in the others."""
+    if isinstance(error, RateLimitError):
+        if is_used_up(error.body):
+            return "The quota is used up: trying again does not help."
+        wait = server_wait(error)
+        return f"The server asks to wait {wait:.0f} seconds." if wait else ""
+    if isinstance(error, NotFoundError) and error.request is not None:
+        first, second, *_ = [*error.request.url.path.strip("/").split("/"), "", ""]
+        if first and first == second:  # such as /v1/v1/chat
+            return f"--base-url ends in /{first}, and --path begins with it: leave one of them out."
+    return ""
 
 
 def _said(error: WriterError) -> str:

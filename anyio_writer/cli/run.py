@@ -24,10 +24,11 @@ from ..protocol.events import (
 from ..protocol.rules import Stop, stop_of
 from ..request.params import Message
 from ..streaming.stream import ChatCompletionStream
-from .exits import explain
+from .exits import CommandError, Exit, explain
 from .output import Output
 from .text import harmless, harmless_json, one_line
 from .view import Tally, finish_reason_of, notice, show_statistics, spinner
+from .wrap import WordWrap
 
 _KEY: Final = "WRITER_API_KEY"
 _REFUSAL_SHOWN: Final = 10_000
@@ -60,25 +61,28 @@ class Transcript:
     """The first choice as it is printed: its text, on a terminal after its reasoning.
 
     Args:
-        on_terminal: Whether somebody sees it. Then it is harmless, and reasoning is dimmed.
+        wrap: What breaks its lines, if it is shown on a terminal. Then it is also harmless, and
+            reasoning is dimmed.
     """
 
-    def __init__(self, *, on_terminal: bool) -> None:
-        self._on_terminal = on_terminal
+    def __init__(self, wrap: WordWrap | None) -> None:
+        self._wrap = wrap
         self._is_amid_reasoning = False
 
     def __call__(self, event: ChatCompletionStreamEvent[None]) -> str:
         """What an event adds."""
         if isinstance(event, ContentDeltaEvent) and event.choice_index == 0:
+            if self._wrap is None:
+                return event.delta
             gap = "\n\n" if self._is_amid_reasoning else ""
             self._is_amid_reasoning = False
-            return gap + harmless(event.delta) if self._on_terminal else event.delta
-        if not self._on_terminal or not isinstance(event, ReasoningDeltaEvent):
+            return self._wrap(gap + harmless(event.delta))
+        if self._wrap is None or not isinstance(event, ReasoningDeltaEvent):
             return ""
         if event.choice_index != 0:
             return ""
         self._is_amid_reasoning = True
-        return f"{_DIM}{harmless(event.delta)}{_NOT_DIM}"
+        return f"{_DIM}{self._wrap(harmless(event.delta))}{_NOT_DIM}"
 
 
 def json_of(event: object) -> str:
@@ -98,7 +102,7 @@ async def show(
 
     What is printed is exact, unless it meets a terminal: there it is harmless.
     """
-    written = Transcript(on_terminal=out.is_terminal)
+    written = Transcript(WordWrap(sys.stdout) if out.is_terminal else None)
     try:
         with spinner(label) as stop_spinner:
             async with stream:
@@ -119,9 +123,15 @@ async def show(
 
 
 def read_prompt(argument: str) -> str:
-    """The prompt: the argument itself, or standard input for ``-``."""
+    """The prompt: the argument itself, or standard input for ``-``.
+
+    Raises:
+        CommandError: Standard input is closed.
+    """
     if argument != "-":
         return argument
+    if sys.stdin is None:  # closed before we started (``<&-``)
+        raise CommandError("standard input is closed: give the prompt as an argument.", Exit.USAGE)
     if sys.stdin.isatty():
         notice("type the prompt, then Ctrl-D on a line of its own")
     # Not sys.stdin's encoding: what is piped in is UTF-8 even where the locale says "C".

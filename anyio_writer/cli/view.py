@@ -15,6 +15,7 @@ from rich.text import Text
 from ..protocol.completion import ParsedChatCompletion
 from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent, ReasoningDeltaEvent
 from ..streaming.stream import ChatCompletionStream
+from .terminal import wrapped
 from .text import one_line
 
 
@@ -50,7 +51,7 @@ class Tally:
 
 def notice(message: str) -> None:
     """Tell something beside the answer, on standard error."""
-    print(f"anyio-writer: {message}", file=sys.stderr, flush=True)
+    print(wrapped(f"anyio-writer: {message}", sys.stderr), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -110,13 +111,11 @@ def statistics_table(stream: ChatCompletionStream[None], tally: Tally) -> Table:
     return table
 
 
-def rendered(*things: RenderableType) -> str:
-    """The things as text for standard output, in colour where that can show colours."""
-    console = Console(file=sys.stdout, highlight=False)
-    with console.capture() as capture:
-        for thing in things:
-            console.print(thing)
-    return capture.get()
+def note(*things: RenderableType) -> None:
+    """Show things beside the answer, on standard error."""
+    console = Console(file=sys.stderr, highlight=False)
+    for thing in things:
+        console.print(thing)
 
 
 def finish_reason_of(completion: ParsedChatCompletion[None]) -> str | None:

@@ -88,7 +88,7 @@ def is_retryable(exc: BaseException) -> bool:
     if decided in ("true", "false"):
         return bool(decided == "true")
     status = exc.response.status_code
-    return (status in _RETRYABLE or status >= SERVER_ERROR) and not _is_used_up(exc.body)
+    return (status in _RETRYABLE or status >= SERVER_ERROR) and not is_used_up(exc.body)
 
 
 def server_wait(exc: APIStatusError) -> float | None:
@@ -124,7 +124,8 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _is_used_up(body: Any) -> bool:
+def is_used_up(body: Any) -> bool:
+    """Whether the body of an error says that a quota is used up."""
     if not is_object(body):
         return False
     error = body.get("error")

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from anyio_writer import APIConnectionError, APIError, AuthenticationError, WriterError, errors
-from anyio_writer.cli import main, run, scripted, serve, supervise
+from anyio_writer.cli import demo, main, run, scripted, serve, supervise
 from anyio_writer.cli.exits import MEANINGS, OUTCOMES, CommandError, Exit, QuietEnd, explain
 from anyio_writer.cli.output import Output
 from anyio_writer.cli.supervise import Backend
@@ -112,7 +112,7 @@ FAILURES: list[tuple[AnyReply, Exit, str]] = [
         Exit.AUTHENTICATION,
         "bad key ␛[31m",
     ),
-    (error_reply(403), Exit.AUTHENTICATION, "may not"),
+    (error_reply(403), Exit.AUTHENTICATION, "has no permission"),
     (error_reply(429), Exit.RATE_LIMIT, "429"),
     (error_reply(500, "<html>\n\n<b>oops</b>\n" + "x" * 999), Exit.SERVER_ERROR, "<html> <b>oops"),
     (error_reply(503), Exit.SERVER_ERROR, "503"),
@@ -166,15 +166,24 @@ WRONG: dict[tuple[str, ...], str] = {
     ("chat", "\udcff"): "not UTF-8",
     ("chat", "Hi", "--system", "\udcff"): "not UTF-8",
     ("chat", "Hi", "--model", ""): "model",
-    ("chat", "Hi", "--temperature", "-1"): "temperature",
-    ("chat", "Hi", "--max-tokens", "0"): "max_tokens",
-    ("chat", "Hi", "--max-retries", "-1"): "max_retries",
+    (
+        "chat",
+        "Hi",
+        "--temperature",
+        "-1",
+    ): "'--temperature': it must be a number, 0 or more, not -1. ",
+    ("chat", "Hi", "--temperature", "warm"): "it must be a number, 0 or more, not warm. ",
+    ("chat", "Hi", "--max-tokens", "0"): "it must be a whole number, 1 or more, not 0. ",
+    ("chat", "Hi", "--max-tokens", "1.5"): "it must be a whole number, 1 or more, not 1.5. ",
+    ("chat", "Hi", "--max-retries", "-1"): "it must be a whole number, 0 or more, not -1. ",
     ("chat", "Hi", "--base-url", "nonsense"): "nonsense",
-    ("chat", "Hi", "--timeout", "0"): "--timeout",
-    ("chat", "Hi", "--timeout", "nan"): "--timeout",
+    ("chat", "Hi", "--timeout", "0"): "it must be a number of seconds above 0, not 0. ",
+    ("chat", "Hi", "--timeout", "-1"): "it must be a number of seconds above 0, not -1. ",
+    ("chat", "Hi", "--timeout", "nan"): "it must be a number of seconds above 0, not nan. ",
+    ("chat", "Hi", "--timeout", "inf"): "it must be a number of seconds above 0, not inf. ",
     ("chat", "Hi", "--backend", "twisted"): "twisted",
-    ("demo", "--pace", "-1"): "--pace",
-    ("serve", "--port", "65536"): "--port",
+    ("demo", "--pace", "-1"): "it must be a number of seconds, 0 or more, not -1. ",
+    ("serve", "--port", "65536"): "it must be a whole number from 0 to 65535, not 65536. ",
     ("serve", "--reply", "nonsense"): "none of: auto",
     ("serve", "--reply", "auto:x"): "'auto' takes nothing",
     ("serve", "--reply", "json:{"): "not JSON",
@@ -380,10 +389,9 @@ def test_a_simple_terminal_gets_no_spinner(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_demonstration(capsys: pytest.CaptureFixture[str], backend: Backend) -> None:
     assert main(["demo", "--pace", "0", "--backend", backend]) == Exit.OK
     shown = capsys.readouterr()
-    assert "built-in server" in shown.out
-    assert "Structured concurrency" in shown.out
-    assert "finish reason" in shown.out
-    assert shown.err == ""
+    assert shown.out == demo.TEXT
+    assert "built-in server" in shown.err
+    assert "finish reason" in shown.err
 
 
 def test_the_version_and_the_exit_codes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -567,11 +575,9 @@ async def test_a_full_disk_is_named() -> None:
     assert info.value.exit_code is Exit.UNEXPECTED
 
 
-def test_closed_streams_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", None)
+def test_a_closed_standard_error_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["chat", ""]) == Exit.USAGE
-    sys.stdout.close()
     sys.stderr.close()
 
 
