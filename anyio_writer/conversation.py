@@ -169,6 +169,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         self._work: anyio.CancelScope
         self._snapshot: Callable[[], ParsedChatCompletion[Any]] = ParsedChatCompletion
         self._publishing = anyio.Lock()
+        self._has_begun = False
 
     # What it knows.
 
@@ -194,6 +195,10 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
     def current_completion_snapshot(self) -> ParsedChatCompletion[T]:
         """The latest round's completion so far; without choices before its first chunk."""
         return self._stream.current_completion_snapshot
+
+    @property
+    def has_begun(self) -> bool:  # noqa: D102 - as in the base class
+        return self._has_begun
 
     async def get_final_completion(self) -> ParsedChatCompletion[T]:
         """The last round's completion: waits for the end, and drops the events until then."""
@@ -290,6 +295,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
     async def _publish(self, events: list[Any]) -> None:
         """Hand events to all subscribers, in the same order to each."""
         async with self._publishing:
+            self._has_begun = True
             for event in reversed(events):
                 if isinstance(event, ChunkEvent):
                     # Who joins from here on does not get these and finds them in its snapshot.

@@ -179,6 +179,35 @@ class TotalTimeoutError(APITimeoutError):
     """The answer was not complete within ``Timeouts.total``, retries and their waits included."""
 
 
+class RelayUnavailableError(APIConnectionError):
+    """A relay's server cannot be reached, refuses what was asked of it, or is closed."""
+
+
+class ProducerLostError(StreamTruncatedError):
+    """The producer of a relayed answer is gone, or was replaced, before it recorded an end."""
+
+
+class ProducerStoppedError(StreamTruncatedError):
+    """The producer of a relayed answer was stopped before the answer was complete.
+
+    Attributes:
+        by: "stop" if somebody called ``Relay.stop()``; "producer" if the producer itself was
+            cancelled, or closed its stream.
+    """
+
+    def __init__(self, message: str, *, by: str = "producer", **context: Any) -> None:
+        super().__init__(message, **context)
+        self.by = by
+
+
+class ProducerFailedError(StreamTruncatedError):
+    """The producer of a relayed answer failed with an error that is not of this library."""
+
+
+class RelayedAnswerGoneError(StreamTruncatedError):
+    """What a relay had stored of an answer is gone: it expired, or was deleted or evicted."""
+
+
 class APIStreamError(APIError):
     """The server reported an error inside a response that had begun with status 200."""
 
@@ -307,3 +336,23 @@ class StreamClosedError(WriterError):
         super().__init__(message)
         self.completion = completion
         self.timings: Timings | None = None
+
+
+class KeyTakenError(WriterError):
+    """A relay's key already has a producer, or an answer that has ended."""
+
+
+class UnknownKeyError(WriterError):
+    """A relay knows no answer under this key: none was begun, or it has expired."""
+
+
+class LeaseLostError(WriterError):
+    """A producer's lease on a relay's key ran out, so what it publishes is no longer accepted.
+
+    It did not renew the lease in time, or the key was deleted. Another producer may have taken the
+    key over.
+    """
+
+
+class WrongKindError(WriterError):
+    """A relay's key holds a conversation where an answer was asked for, or the reverse."""

@@ -268,7 +268,7 @@ def chat_stream_from(
         IterableSource(source),
         resolve_reading(reading),
         n=n,
-        response_format=_reader_of(response_format),
+        response_format=reader_of(response_format),
         tools=functions_by_name(tools),
     )
 
@@ -321,7 +321,7 @@ def make_stream(
 ) -> ChatCompletionStream[Any]:
     """A stream for a request: checked, and not yet sent."""
     tools = read_tools(request.get("tools"))
-    reader = _reader_of(request.get("response_format"))
+    reader = reader_of(request.get("response_format"))
     format_param = request.get("response_format") if reader is None else reader.param
     body = build_body({**request, "tools": tools, "response_format": format_param})
     if client is not None:
@@ -345,7 +345,7 @@ def make_stream(
     )
 
 
-def _reader_of(response_format: object) -> ResponseType[Any] | None:
+def reader_of(response_format: object) -> ResponseType[Any] | None:
     """What the answer is read with; None where nothing is to be parsed."""
     if response_format is None or isinstance(response_format, Mapping | str):
         return None  # the API's own form, or what is refused for not having it

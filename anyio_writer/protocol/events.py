@@ -76,6 +76,16 @@ def _origin_of(event: _Event) -> tuple[Accumulator, int, bytes]:
     return origin
 
 
+def completion_as_of(event: _Event) -> ParsedChatCompletion[Any]:
+    """The completion as it stood at an event, which is included.
+
+    Raises:
+        DetachedEventError: It was pickled, decoded or made by hand.
+    """
+    accumulator, position, _ = _origin_of(event)
+    return accumulator.completion(position)
+
+
 class ChunkEvent(_Event, frozen=True, gc=False, tag="chunk"):
     """A chunk arrived. Comes before the events that the chunk gives rise to.
 
@@ -90,8 +100,7 @@ class ChunkEvent(_Event, frozen=True, gc=False, tag="chunk"):
     @property
     def snapshot(self) -> ParsedChatCompletion[Any]:
         """The completion so far, this chunk included."""
-        accumulator, position, _ = _origin_of(self)
-        return accumulator.completion(position)
+        return completion_as_of(self)
 
     @property
     def raw(self) -> bytes:

@@ -89,7 +89,8 @@ class ChatCompletionStreamState(Machine, Generic[T]):
         )
         self.done_received: bool = False
         """Whether ``[DONE]`` has come; nothing after it counts."""
-        self._n = n or 1
+        self.n = n or 1
+        """How many choices the request asked for: the answer is complete only when all are."""
         self._require_finish = require_finish
         self._parser: Final = ChunkParser(
             max_depth=max_depth, max_choices=max_choices, max_tool_calls=max_tool_calls
@@ -224,7 +225,7 @@ class ChatCompletionStreamState(Machine, Generic[T]):
     @property
     def all_finished(self) -> bool:
         """Whether every choice has a finish reason, and no content came after that."""
-        return self._finished >= self._n and self._finished == len(self._accumulator.choices)
+        return self._finished >= self.n and self._finished == len(self._accumulator.choices)
 
     @property
     def finish_reasons_are_reliable(self) -> bool:
@@ -353,4 +354,4 @@ class ChatCompletionStreamState(Machine, Generic[T]):
                     f"content came after the finish reason of choice {which}, and no other reason"
                 )
             return f"no finish reason came for choice {which} ({have} characters had arrived)"
-        return f"only {len(choices)} of {self._n} choices came"
+        return f"only {len(choices)} of {self.n} choices came"

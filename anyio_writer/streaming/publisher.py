@@ -85,6 +85,11 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
     def _freeze_snapshot(self) -> Callable[[], ParsedChatCompletion[Any]]:
         """A function that returns the completion as it stands now, however late it is called."""
 
+    @property
+    @abstractmethod
+    def has_begun(self) -> bool:
+        """Whether events came already, so that a subscriber made now has missed some."""
+
     # Lifetime.
 
     async def __aenter__(self) -> Self:

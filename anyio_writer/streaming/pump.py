@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
@@ -116,7 +115,7 @@ class Pump:
         Only errors of the body are returned. Those of what stands in it are raised.
         """
         state, source = self._state, self._source
-        limit = self._settings.limits.max_answer_bytes or math.inf
+        limit = self._settings.limits.max_answer_bytes
         reads = 0
         while not state.done_received:
             self._deadlines.next_bytes(
@@ -134,10 +133,7 @@ class Pump:
             self._received_at = anyio.current_time()
             self._deadlines.bytes_received(self._received_at)
             self.bytes_received += len(data)
-            if self.bytes_received > limit:
-                raise ResponseTooLargeError(
-                    f"The answer is larger than Limits.max_answer_bytes ({limit:,} bytes)."
-                )
+            check_size(self.bytes_received, limit)
             reads += 1
             for start in range(0, len(data), _MAX_FEED):
                 await self._handle(data[start : start + _MAX_FEED])
@@ -192,6 +188,14 @@ class Pump:
             while len(head) < limits.max_error_bytes and (data := await self._source.read()):
                 head += data
         raise _not_a_stream(head[: limits.max_error_bytes])
+
+
+def check_size(size: int, limit: int | None) -> None:
+    """Raise an error if an answer is larger than it may be."""
+    if limit is not None and size > limit:
+        raise ResponseTooLargeError(
+            f"The answer is larger than Limits.max_answer_bytes ({limit:,} bytes)."
+        )
 
 
 def _is_whole(tail: ServerSentEvent) -> bool:

@@ -78,6 +78,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         n: int | None = None,
         response_format: ValueReader[T] | None = None,
         tools: Mapping[str, FunctionTool[..., Any]] | None = None,
+        make_pump: Callable[..., Pump] = Pump,
     ) -> None:
         super().__init__(settings.limits)
         self._source = source
@@ -94,7 +95,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         self._tools = tools or _NO_TOOLS
         self._tool_runner: ToolRunner | None = None
         self._recorder = Recorder(settings.observer)
-        self._pump = Pump(source, self._state, self._fanout, settings, self._recorder)
+        self._pump = make_pump(source, self._state, self._fanout, settings, self._recorder)
         self._deadlines: Deadlines
 
     # Lifetime.
@@ -237,6 +238,15 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     def _freeze_snapshot(self) -> Callable[[], ParsedChatCompletion[T]]:
         return self._state.remember()
+
+    @property
+    def n(self) -> int:
+        """How many choices the request asked for."""
+        return self._state.n
+
+    @property
+    def has_begun(self) -> bool:  # noqa: D102 - as in the base class
+        return self._state.chunk_count > 0
 
     @property
     def bytes_received(self) -> int:

@@ -124,6 +124,14 @@ class Subscription(Uncopied, Generic[E]):
         self._events.clear()
         return batch
 
+    def next_batch_nowait(self) -> list[E]:
+        """All that is buffered now; empty if nothing is, whether or not more will come."""
+        batch = self._events[::-1]
+        self._events.clear()
+        if self._channel.buffered:
+            batch += self._channel.receive_nowait()
+        return batch
+
     async def _receive(self) -> None:
         """Take all that is buffered into ``_events``; waits until there is something.
 

@@ -1,0 +1,544 @@
+"""What every relay does, over whatever log: publish, open, start or join."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, Unpack, overload
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import current_token
+
+from ..config import ReadingConfiguration, StreamSettings, Timeouts, resolve_reading
+from ..conversation import Conversation
+from ..errors import (
+    ConfigurationError,
+    InvalidParameterError,
+    KeyTakenError,
+    LeaseLostError,
+    ProducerLostError,
+    RelayUnavailableError,
+    UnknownKeyError,
+    WriterError,
+)
+from ..numbers import check_count, check_positive
+from ..open import reader_of
+from ..request.tools import functions_by_name
+from ..streaming.stream import ChatCompletionStream
+from ..structured.tools import FunctionTool
+from .log import Election, Lease, Log
+from .producing import CLEANUP_TIME, Production, Published
+from .reading import LogSource
+from .records import Kind
+from .replay import RelayedConversation, RelayedStream
+
+T = TypeVar("T")
+
+_NO_LIMITS: Final = Timeouts(first_content=None, idle=None)
+"""A reader waits for as long as the producer does, which has limits of its own."""
+
+_logger: Final = logging.getLogger("anyio_writer")
+
+
+class Relay(Log):
+    """Answers for any number of readers, on an append-only log. Enter it with ``async with``.
+
+    A key names one answer. It has one producer at a time, which holds a lease on it. When the
+    answer has ended, however it has, the key keeps it until it expires.
+
+    Leaving the block ends what this relay produces (``start_or_join``), recorded as stopped.
+
+    Args:
+        ttl: For how many seconds an answer is kept after the last write to it.
+        lease: After how many seconds without a word a producer counts as lost. The relay's server
+            may be away for as long, too.
+        flush: How many seconds lie between two writes of one answer at least. What comes meanwhile
+            is written together; what comes after a longer pause is written at once.
+        flush_bytes: How large an entry gets, in bytes, unless a single chunk is larger.
+
+    Raises:
+        ConfigurationError: One of these is wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        ttl: float = 3600.0,
+        lease: float = 10.0,
+        flush: float = 0.02,
+        flush_bytes: int = 64 * 1024,
+    ) -> None:
+        check_positive("ttl", ttl, ConfigurationError)
+        check_positive("lease", lease, ConfigurationError)
+        check_positive("flush", flush, ConfigurationError)
+        check_count("flush_bytes", flush_bytes, ConfigurationError)
+        if ttl < lease:
+            raise ConfigurationError(f"ttl ({ttl} s) must not be shorter than lease ({lease} s).")
+        self._ttl = ttl
+        self._lease = lease
+        self._flush = flush
+        self._flush_bytes = flush_bytes
+        self._tasks: TaskGroup | None = None
+        self._loop: object = None
+
+    # Lifetime.
+
+    async def _connect(self) -> None:
+        """Get ready.
+
+        Raises:
+            RelayUnavailableError: The server cannot be reached, or refuses.
+        """
+
+    async def _disconnect(self) -> None:
+        """Let go of everything. The caller shields and bounds this."""
+
+    async def __aenter__(self) -> Self:
+        if self._tasks is not None:
+            raise WriterError("A relay can be entered only once; make another one.")
+        self._tasks = anyio.create_task_group()
+        try:
+            await self._connect()
+        except BaseException:
+            with anyio.move_on_after(CLEANUP_TIME, shield=True):
+                await self._disconnect()
+            raise
+        self._loop = current_token()
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._tasks is not None  # noqa: S101 - for type checkers: it was entered
+        self._loop = None
+        self._tasks.cancel_scope.cancel()
+        try:
+            # The block's exception does not meet the task group, which would wrap it. Tasks in
+            # there raise nothing.
+            await self._tasks.__aexit__(None, None, None)
+        except anyio.get_cancelled_exc_class():
+            # A cancel scope's comes again where it is still wanted, and the block's goes on.
+            if exc is None or anyio.current_effective_deadline() > -math.inf:
+                raise
+        finally:
+            with anyio.move_on_after(CLEANUP_TIME, shield=True):
+                await self._disconnect()
+
+    def _check_open(self) -> None:
+        if self._loop is None:
+            raise RelayUnavailableError(
+                "The relay is not open: use it within its 'async with' block."
+            )
+        if self._loop != current_token():
+            raise WriterError(
+                "A relay serves the event loop that entered it. Make another one for each."
+            )
+
+    # Producing.
+
+    async def publish(
+        self, key: str, stream: ChatCompletionStream[Any] | Conversation[Any]
+    ) -> None:
+        """Publish all of an answer, until its end, whatever that is.
+
+        ::
+
+            async with writer.chat.stream(...) as stream:
+                await relay.publish("answer:42", stream)
+
+        It is one more subscriber of the stream, so it must be the first, or begin before anything
+        was read. Others go on beside it. It holds the stream back while the relay's server is
+        away; else it does not. However the stream ends is recorded, then this ends in the same
+        way. After ``stop()`` the stream is closed, and this returns.
+
+        When it is cancelled it publishes what was read, within 2 s, and records that the
+        producer stopped.
+
+        Args:
+            key: Whose answer this is.
+            stream: An open stream or conversation.
+
+        Raises:
+            KeyTakenError: The key has a producer, or an answer that has ended.
+            LeaseLostError: The lease ran out meanwhile.
+            RelayUnavailableError: The relay's server was away for longer than a lease lasts.
+            WriterError: The stream has begun, so that its first events are lost to this; or what
+                the stream ended with.
+        """
+        self._check_open()
+        _check_key(key)
+        if stream.has_begun:
+            raise WriterError(
+                "The stream has begun, so its first events cannot be published: call publish() "
+                "before anything reads it."
+            )
+        production = self._production(key)
+        production.subscribe(stream)
+        try:
+            lease = await self._take(key)
+        except BaseException:
+            await production.unsubscribe()
+            raise
+
+        async def produce() -> None:
+            await production.begin(stream)
+            await production.follow()
+
+        await production.run(lease, self._task_group(), produce)
+
+    def _production(self, key: str) -> Production:
+        return Production(
+            self,
+            key,
+            lease_time=self._lease,
+            flush=self._flush,
+            flush_bytes=self._flush_bytes,
+        )
+
+    def _task_group(self) -> TaskGroup:
+        assert self._tasks is not None  # noqa: S101 - for type checkers: it was entered
+        return self._tasks
+
+    async def _elect(self, key: str) -> Election:
+        """Try to become the producer of a key. What is cancelled half-way is taken back."""
+        token = secrets.token_hex(16)
+        try:
+            return await self.elect(key, token)
+        except BaseException:
+            with anyio.move_on_after(CLEANUP_TIME, shield=True):
+                await self._withdraw(key, token)
+            raise
+
+    async def _take(self, key: str) -> Lease:
+        """Become the producer of a key.
+
+        Raises:
+            KeyTakenError: Somebody else is, or was to the end.
+        """
+        lease, _ = await self._elect(key)
+        if lease is None:
+            raise KeyTakenError(
+                f"The key {key!r} has a producer already, or an answer that has ended. Use "
+                "another key, or expire() this one first."
+            )
+        return lease
+
+    async def _withdraw(self, key: str, token: str) -> None:
+        """Give up a lease that may have been won unnoticed."""
+        with suppress(RelayUnavailableError):  # it runs out by itself
+            await self.release(Lease(key=key, token=token, generation=0))
+
+    # Reading.
+
+    @overload
+    def open_stream(
+        self,
+        key: str,
+        *,
+        response_format: type[T],
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        generation: int | None = None,
+        wait: float = 0.0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> RelayedStream[T]: ...
+
+    @overload
+    def open_stream(
+        self,
+        key: str,
+        *,
+        response_format: None = None,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        generation: int | None = None,
+        wait: float = 0.0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> RelayedStream[None]: ...
+
+    @overload
+    def open_stream(
+        self,
+        key: str,
+        *,
+        response_format: object,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        generation: int | None = None,
+        wait: float = 0.0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> RelayedStream[Any]: ...
+
+    def open_stream(
+        self,
+        key: str,
+        *,
+        response_format: object = None,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        generation: int | None = None,
+        wait: float = 0.0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> RelayedStream[Any]:
+        """Follow an answer from its start, while it runs or after it: a stream like any other.
+
+        ::
+
+            async with relay.open_stream("answer:42") as stream:
+                async for event in stream: ...
+
+        Entering it finds the answer, and raises ``UnknownKeyError`` if there is none. Iteration
+        raises what the producer's stream ended with: the same class, message, status, body and
+        request ID, and ``completion`` as this reader knows it.
+
+        All readers number the events alike, from 1, whatever they subscribed to. So a reader that
+        has seen ``n`` events of ``stream.generation`` goes on anywhere with ``skip=n`` and that
+        ``generation``.
+
+        Args:
+            key: Whose answer.
+            response_format: The type that the answer was to have, as for ``open_chat_stream``.
+            tools: The functions that the model could call.
+            skip: How many events not to deliver. They are known: snapshots hold all of them.
+            generation: Which of the key's answers ``skip`` speaks of. If another producer has
+                taken the key over since, entering raises ``ProducerLostError``.
+            wait: For how many seconds to wait for an answer that is still to be begun.
+            reading: ``timeouts`` and ``limits``, see ``Configuration``. Without ``timeouts`` a
+                reader waits for as long as the producer does. ``end_grace`` and
+                ``require_finish`` have no effect: how the answer ended is recorded.
+
+        Raises:
+            ConfigurationError: A setting is wrong or unknown.
+            InvalidParameterError: The key, ``skip``, ``wait`` or one of the tools is wrong.
+            TypeError: The response format is no type that could be read.
+
+        While reading, beside what the producer's stream ended with:
+
+        Raises:
+            ProducerLostError: The producer died, froze or was cut off, or was replaced.
+            ProducerStoppedError: The answer was stopped.
+            RelayedAnswerGoneError: The stored answer expired, or was deleted or evicted.
+            RelayUnavailableError: The relay's server was away for longer than a lease lasts.
+            WrongKindError: The key holds a conversation.
+        """
+        return RelayedStream(
+            self._source(key, skip, generation, wait, "stream"),
+            _settings(reading),
+            response_format=reader_of(response_format),
+            tools=functions_by_name(tools),
+            skip=skip,
+        )
+
+    @overload
+    def open_conversation(
+        self,
+        key: str,
+        *,
+        response_format: type[T],
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        generation: int | None = None,
+        wait: float = 0.0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> RelayedConversation[T]: ...
+
+    @overload
+    def open_conversation(
+        self,
+        key: str,
+        *,
+        response_format: None = None,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        generation: int | None = None,
+        wait: float = 0.0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> RelayedConversation[None]: ...
+
+    @overload
+    def open_conversation(
+        self,
+        key: str,
+        *,
+        response_format: object,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        generation: int | None = None,
+        wait: float = 0.0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> RelayedConversation[Any]: ...
+
+    def open_conversation(
+        self,
+        key: str,
+        *,
+        response_format: object = None,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        generation: int | None = None,
+        wait: float = 0.0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> RelayedConversation[Any]:
+        """Follow a conversation: all of its rounds, with what its tools returned.
+
+        Nothing is asked and no tool is run here. Arguments and errors are those of
+        ``open_stream``; of ``timeouts`` only ``total`` counts.
+        """
+        return RelayedConversation(
+            self._source(key, skip, generation, wait, "conversation"),
+            _settings(reading),
+            response_format=reader_of(response_format),
+            tools=functions_by_name(tools),
+            skip=skip,
+        )
+
+    def _source(
+        self, key: str, skip: int, generation: int | None, wait: float, kind: Kind | None
+    ) -> LogSource:
+        _check_key(key)
+        check_count("skip", skip, InvalidParameterError, least=0)
+        check_count("generation", generation, InvalidParameterError, optional=True)
+        if wait:
+            check_positive("wait", wait, InvalidParameterError)
+        return LogSource(
+            self, key, generation=generation, wait=wait, kind=kind, check=self._check_open
+        )
+
+    # Both.
+
+    @overload
+    def start_or_join(
+        self,
+        key: str,
+        open_stream: Callable[[], ChatCompletionStream[T]],
+        *,
+        response_format: object = None,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> AbstractAsyncContextManager[RelayedStream[T]]: ...
+
+    @overload
+    def start_or_join(
+        self,
+        key: str,
+        open_stream: Callable[[], Conversation[T]],
+        *,
+        response_format: object = None,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> AbstractAsyncContextManager[RelayedConversation[T]]: ...
+
+    @asynccontextmanager
+    async def start_or_join(  # pyright: ignore[reportInconsistentOverload] - what the log holds decides
+        self,
+        key: str,
+        open_stream: Callable[[], Any],
+        *,
+        response_format: object = None,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> AsyncGenerator[Any]:
+        """Start an answer, or follow it if somebody has started it already, on any machine.
+
+        ::
+
+            async with relay.start_or_join("answer:42", lambda: writer.chat.stream(...)) as stream:
+                async for event in stream: ...
+
+        Exactly one of those who call it with the same key calls ``open_stream``, and so one
+        request goes to the model. The task that follows it belongs to the relay: it goes on when
+        this block has ended, until the answer has, or the relay's block ends. An answer that has
+        ended, well or not, is followed like one that runs; ``expire(key)`` clears the way for
+        another. One whose producer was lost is started anew.
+
+        Args:
+            key: Whose answer.
+            open_stream: Returns a stream or a conversation that is not yet entered.
+            response_format: As for ``open_stream()``.
+            tools: As for ``open_stream()``.
+            skip: As for ``open_stream()``.
+            reading: As for ``open_stream()``.
+
+        Yields:
+            A stream, or a conversation if that is what ``open_stream`` made.
+
+        Raises:
+            RelayUnavailableError: The relay's server cannot be reached.
+            Exception: What ``open_stream`` raises, if it was called. What entering the stream
+                raises is recorded, and raised to all readers while they iterate.
+        """
+        self._check_open()
+        _check_key(key)
+        settings = _settings(reading)
+        while True:
+            lease, generation = await self._elect(key)
+            if lease is not None:
+                await self._start(lease, open_stream)
+            source = self._source(key, skip, generation, 0.0, None)
+            try:
+                kind = await source.read_kind()
+                break
+            except (ProducerLostError, UnknownKeyError):
+                if lease is not None:
+                    raise
+                # Lost, or forgotten, since the election: there may be another one.
+        cls: type[Any] = RelayedStream if kind == "stream" else RelayedConversation
+        async with cls(
+            source,
+            settings,
+            response_format=reader_of(response_format),
+            tools=functions_by_name(tools),
+            skip=skip,
+        ) as stream:
+            yield stream
+
+    async def _start(self, lease: Lease, open_stream: Callable[[], Published]) -> None:
+        """Produce in a task of the relay's own."""
+        try:
+            stream = open_stream()
+        except BaseException:
+            with anyio.move_on_after(CLEANUP_TIME, shield=True), suppress(RelayUnavailableError):
+                await self.release(lease)
+            raise
+        self._task_group().start_soon(self._produce, lease, stream, name=f"producer of {lease.key}")
+
+    async def _produce(self, lease: Lease, stream: Published) -> None:
+        """Produce to the end. Raises nothing: the log says how it ended."""
+        production = self._production(lease.key)
+
+        async def produce() -> None:
+            await production.begin(stream)
+            async with stream:
+                production.subscribe(stream)
+                await production.follow()
+
+        try:
+            await production.run(lease, self._task_group(), produce)
+        except (LeaseLostError, RelayUnavailableError) as exc:
+            _logger.warning("Nothing more of %r is produced: %s", lease.key, exc)
+        except WriterError:
+            pass  # its readers get it
+        except Exception:
+            # Readers only learn its class.
+            _logger.exception("The answer %r failed.", lease.key)
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str) or not key:
+        raise InvalidParameterError(f"A key must be a text that is not empty, not {key!r}.")
+
+
+def _settings(reading: ReadingConfiguration) -> StreamSettings:
+    return resolve_reading({"timeouts": _NO_LIMITS, **reading})
