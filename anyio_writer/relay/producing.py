@@ -212,11 +212,12 @@ class Production:
             Exception: What it ends with.
         """
         assert self._events is not None  # noqa: S101 - for type checkers: it has subscribed
+        batches = self._events.batches()
         next_entry = anyio.current_time()
         while True:
             await anyio.sleep_until(next_entry)
             try:
-                batch = await self._events.next_batch()
+                batch = await anext(batches)
             except StopAsyncIteration:
                 return
             next_entry = anyio.current_time() + self._flush
@@ -252,7 +253,7 @@ class Production:
         if self._stop_wanted and self._stream is not None:
             await self._stream.close()
         if self._events is not None:
-            self._take(self._events.next_batch_nowait())
+            self._take(self._events.batch_nowait())
         if not (self._entries and self._entries[-1].end):  # a second try
             self._enqueue([structs.replace(end, after=self._recorder.after)], end.state)
         await self._send()

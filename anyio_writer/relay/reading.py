@@ -14,6 +14,7 @@ from ..errors import (
     UnknownKeyError,
     WrongKindError,
 )
+from ..telemetry.recorder import Recorder
 from ..transport.source import Clock
 from .log import Entry, Log, RelayStatus
 from .records import Header, Kind, Record, decode
@@ -71,30 +72,11 @@ class LogSource:
 
     # As a source of a stream.
 
-    async def open(self, clock: Clock | None = None) -> None:
-        """Find the answer.
-
-        Raises:
-            UnknownKeyError: There is none.
-            ProducerLostError: It was another generation that was asked for.
-        """
-        if clock is not None:
-            clock.request_sent()
-        if self.generation:
-            return
-        self._check()
-        deadline = anyio.current_time() + self._wait
-        pause = _FIRST_PAUSE
-        while (status := await self._log.status(self._key)).state == "unknown":
-            now = anyio.current_time()
-            if now >= deadline:
-                self._raise_unknown()
-            await anyio.sleep(min(pause, deadline - now))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        if self._wanted not in (None, status.generation):
-            self._raise_replaced()
-        self.generation = status.generation
-        self._note(status)
+    async def open(self, clock: Clock, recorder: Recorder) -> None:
+        """Find the answer; see ``find``."""
+        clock.request_sent()
+        await self.find()
+        recorder.opened()
 
     async def read(self) -> bytes:
         """A log holds records and no bytes: ``next_records`` reads it."""
@@ -114,9 +96,32 @@ class LogSource:
 
     # As a log.
 
+    async def find(self) -> None:
+        """Find the answer, unless that was done.
+
+        Raises:
+            UnknownKeyError: There is none.
+            ProducerLostError: It was another generation that was asked for.
+        """
+        if self.generation:
+            return
+        self._check()
+        deadline = anyio.current_time() + self._wait
+        pause = _FIRST_PAUSE
+        while (status := await self._log.status(self._key)).state == "unknown":
+            now = anyio.current_time()
+            if now >= deadline:
+                self._raise_unknown()
+            await anyio.sleep(min(pause, deadline - now))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        if self._wanted not in (None, status.generation):
+            self._raise_replaced()
+        self.generation = status.generation
+        self._note(status)
+
     async def read_kind(self) -> Kind:
         """What was published there; waits for the header, and opens it if that is to be done."""
-        await self.open()
+        await self.find()
         if not self._entries:
             await self._fill()
         header = decode(self._entries[0].data)[0]

@@ -22,6 +22,7 @@ from ..streaming.fanout import Fanout
 from ..streaming.publisher import Publisher
 from ..streaming.pump import Pump, check_size
 from ..streaming.stream import ChatCompletionStream
+from ..telemetry.recorder import Recorder
 from .reading import LogSource
 from .records import End, RoundStarted, ToolResulted, rebuild_error, stopped_error
 
@@ -82,10 +83,11 @@ class ReplayPump(Pump):
         state: ChatCompletionStreamState[Any],
         fanout: Fanout,
         settings: StreamSettings,
+        recorder: Recorder,
         *,
         skip: Skip,
     ) -> None:
-        super().__init__(source, state, fanout, settings)
+        super().__init__(source, state, fanout, settings, recorder)
         self._log = source
         self._skip = skip
 
@@ -104,6 +106,7 @@ class ReplayPump(Pump):
             events: Batch = []
             try:
                 records = await self._log.next_records()
+                self._arrived = anyio.current_time()
                 self._state.n = self._log.n
                 for record in records:
                     if isinstance(record, bytes):
@@ -113,6 +116,8 @@ class ReplayPump(Pump):
                     elif isinstance(record, End):
                         end = record
             finally:
+                if self._state.chunk_count != self._chunk_count:
+                    self._note_chunks(events)
                 count += len(events)
                 await self._publish(events)
             await checkpoint()
@@ -124,11 +129,7 @@ class ReplayPump(Pump):
         """Nothing comes behind the end of a log."""
 
     def _set_deadline(self) -> None:
-        state = self._state
-        if state.chunk_count != self._chunk_count:
-            self._chunk_count = state.chunk_count
-            self._last_chunk = anyio.current_time()
-        if state.has_content:
+        if self._state.content_at:
             self._deadlines.next_chunk(self._last_chunk)
         else:
             self._deadlines.first_content()
@@ -269,7 +270,7 @@ class RelayedConversation(Publisher[ConversationEvent[T]], Generic[T]):
         lifetime, scope = self._entered(), self._deadlines.scope
         try:
             with scope:
-                await self._log.open()
+                await self._log.find()
                 lifetime.opened.set()
                 await lifetime.demanded.wait()
                 await self._replay()

@@ -124,7 +124,7 @@ class Subscription(Uncopied, Generic[E]):
         self._events.clear()
         return batch
 
-    def next_batch_nowait(self) -> list[E]:
+    def batch_nowait(self) -> list[E]:
         """All that is buffered now; empty if nothing is, whether or not more will come."""
         batch = self._events[::-1]
         self._events.clear()
