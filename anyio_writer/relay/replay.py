@@ -98,45 +98,43 @@ class ReplayPump(Pump):
             WriterError: What the producer's stream ended with, or what is wrong with the log.
         """
         self._deadlines = deadlines
+        state = self._state
         count = 0
         end: End | None = None
         while end is None:
-            self._set_deadline()
+            deadlines.next_bytes(has_content=state.content_at > 0, is_complete=False)
+            records = await self._log.next_records()
+            self._received_at = anyio.current_time()
+            deadlines.bytes_received(self._received_at)
+            state.n = self._log.n
+            chunk_count = state.chunk_count
             # Made whether or not anybody listens: they are counted.
             events: Batch = []
             try:
-                records = await self._log.next_records()
-                self._arrived = anyio.current_time()
-                self._state.n = self._log.n
                 for record in records:
                     if isinstance(record, bytes):
                         self.bytes_received += len(record)
-                        self._check_size()
-                        self._state.feed_data(record, events)
+                        check_size(self.bytes_received, self._settings.limits.max_answer_bytes)
+                        state.feed_data(record, events)
                     elif isinstance(record, End):
                         end = record
             finally:
-                if self._state.chunk_count != self._chunk_count:
-                    self._note_chunks(events)
+                if state.chunk_count != chunk_count:
+                    deadlines.chunk_received()
+                    chunks = state.chunk_count - chunk_count
+                    self._recorder.chunks_received(state, self._received_at, chunks, events)
                 count += len(events)
                 await self._publish(events)
             await checkpoint()
         if end.state == "complete" or end.after > count:
-            await self._publish(finish(self._state))
+            await self._publish(finish(state))
         raise_end(end)
 
     async def drain(self) -> None:
         """Nothing comes behind the end of a log."""
 
-    def _set_deadline(self) -> None:
-        if self._state.content_at:
-            self._deadlines.next_chunk(self._last_chunk)
-        else:
-            self._deadlines.first_content()
-
     async def _publish(self, events: Batch) -> None:
-        if events := self._skip.take(events, self._state.remember):
-            await super()._publish(events)
+        await super()._publish(self._skip.take(events, self._state.remember))
 
 
 def raise_end(end: End) -> None:
@@ -263,7 +261,7 @@ class RelayedConversation(Publisher[ConversationEvent[T]], Generic[T]):
         )
 
     def _enter_work(self) -> anyio.CancelScope:
-        self._deadlines = Deadlines(self._settings.timeouts)
+        self._deadlines = Deadlines(self._settings.timeouts, self._settings.end_grace)
         return self._deadlines.scope
 
     async def _run(self) -> None:
