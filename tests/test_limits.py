@@ -242,7 +242,7 @@ async def drained(*rest: bytes | Step, limits: Limits) -> str:
                 assert await stream.get_final_text() in ("Hello", "a")
         await server.wait_disconnect(1)
     assert len(server.connections) == 2  # the second was closed
-    return "the answer is whole; the connection is closed"
+    return "the answer is complete; the connection is closed"
 
 
 @case("Limits.drain_bytes")
@@ -266,7 +266,7 @@ async def hanging_close() -> str:
         open_chat_stream(**REQUEST, client=client, limits=limits) as stream,
     ):
         await anext(stream)
-    return "the block is left; closing is given up"
+    return "the block is left, and closing is given up"
 
 
 @case("max_buffer")
@@ -328,7 +328,7 @@ async def paced(*first: bytes, then: bytes, **settings: Any) -> str:
             await stream.until_done()
     except WriterError as exc:
         return type(exc).__name__
-    return "the answer is whole"
+    return "the answer is complete"
 
 
 @case("Timeouts.first_content")
@@ -351,9 +351,9 @@ async def slow_answer() -> str:
 async def no_end() -> str:
     for then in (b": ping\n\n", b"data: {}\n\n", chunk(finish="stop")):
         happened = await paced(WHOLE, then=then, end_grace=SHORT)
-        assert happened == "the answer is whole"
+        assert happened == "the answer is complete"
     assert await outcome(WHOLE, STALL, end_grace=SHORT) == "answer"
-    return "the answer is whole; what would have followed is lost"
+    return "the answer is complete; anything later is lost"
 
 
 @case("max_retries")
@@ -408,7 +408,7 @@ async def long_pause() -> str:
     async with ChatServer(error_reply(429, headers={"retry-after": "61"})) as server:
         assert await asked(server) == "RateLimitError"
     assert len(server.requests) == 1
-    return "the error of that status, at once"
+    return "the error of that status is raised at once"
 
 
 @case("redirect the request again and again")

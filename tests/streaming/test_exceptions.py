@@ -60,8 +60,8 @@ class Case:
             "ends well": [self.now, chunk(None, "stop")],
             "ends and does not fit": [self.now, chunk(None, "stop")],
             "fails": [self.now],
-            "has failed, nobody was told": [],
-            "has ended and does not fit, nobody was told": [chunk(None, "stop")],
+            "has failed, no call has raised it": [],
+            "has ended and does not fit, no call has raised it": [chunk(None, "stop")],
         }
         return Body(chunk("a"), *self.calls(), *ending[self.stream])
 
@@ -122,7 +122,7 @@ class Case:
                             stream.start_soon(self.reading, stream)
                         else:
                             stream.start_soon(tasks[what])
-            if self.stream.endswith("nobody was told"):
+            if self.stream.endswith("no call has raised it"):
                 stream._entered().demand()
             await wait_all_tasks_blocked()
             if self.runs is not None:

@@ -226,7 +226,7 @@ for model in (P.Person, P.Employee, P.Tree):
 
 
 def _const(schema: Schema) -> None:
-    """One value is an `enum` of one."""
+    """A single value is an `enum` with one member."""
     if "const" in schema:
         schema["enum"] = [schema.pop("const")]
 
@@ -268,14 +268,14 @@ def _duration(schema: Schema) -> None:
 
 
 def _named_tuple(schema: Schema) -> None:
-    """A `NamedTuple` wants all its fields, and has a title."""
+    """A `NamedTuple` requires all its fields, and has a title."""
     for name, definition in schema.get("$defs", {}).items():
         if "prefixItems" in definition:
             definition |= {"title": name, "minItems": len(definition["prefixItems"])}
 
 
 def _factory(schema: Schema) -> None:
-    """A default of `[]` is a factory, and factories are not told."""
+    """A default of `[]` is left out."""
     if schema.get("default") == []:
         del schema["default"]
 
@@ -432,8 +432,8 @@ def test_each_difference_is_explained() -> None:
     explained = set(re.findall(r"^- \*\*(.+?)\*\*", section, re.MULTILINE))
     assert explained == DIFFERENCES.keys() | {
         # These show in test_strict_schema.py.
-        "`oneOf` and `prefixItems` are gone through, too.",
-        "A described reference to the type itself ends.",
+        "`oneOf` and `prefixItems` are made strict, too.",
+        "A recursive type with a description can be sent.",
         "What cannot be strict is refused.",
     }
 
