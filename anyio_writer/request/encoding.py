@@ -29,14 +29,11 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
     Raises:
         InvalidParameterError: Something has no JSON form; the message names the field.
     """
-    fields: list[bytes] = []
-    for name, value in body.items():
-        try:
-            fields.append(_encode({name: value})[1:-1])
-        except _NO_JSON as exc:
-            place = _place_of_failure(name, value, _encode)
-            raise InvalidParameterError(f"{place} cannot be sent as JSON: {exc}") from exc
-    return b"{" + b",".join(fields) + b"}"
+    try:
+        return _encode(body)
+    except _NO_JSON as exc:
+        place = _place_of_failure_in(body)
+        raise InvalidParameterError(f"{place} cannot be sent as JSON: {exc}") from exc
 
 
 def to_json_types(value: Any, name: str) -> Any:
@@ -115,6 +112,15 @@ _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separato
 
 def _encode(value: Any) -> bytes:
     return _ENCODER.encode(value).encode()
+
+
+def _place_of_failure_in(body: Mapping[str, Any]) -> str:
+    for name, value in body.items():
+        try:
+            _encode({name: value})
+        except _NO_JSON:
+            return _place_of_failure(name, value, _encode)
+    return "The request"
 
 
 def _place_of_failure(name: str, value: Any, encode: Callable[[Any], object]) -> str:

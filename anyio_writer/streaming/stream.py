@@ -282,7 +282,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
                 self._end(self._state.parse_error)
                 if self._state.done_received:
                     await pump.drain()
-            if deadlines.scope.cancelled_caught:
+            if deadlines.scope.cancelled_caught and not lifetime.ended.is_set():
                 error = deadlines.error()
                 if error is None and self._state.complete:
                     pump.finish_complete()
