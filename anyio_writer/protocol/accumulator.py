@@ -158,11 +158,14 @@ class ToolCallLog:
         return Progress.WHOLE if is_anonymous and is_empty else Progress.NONE
 
     def may_be_all(self) -> bool:
-        """Whether the arguments are whole as they are, an empty object included."""
+        """Whether the arguments are whole as they are, an empty object included.
+
+        Not one in the piece that opened the call: there it may stand for arguments to come.
+        """
         if self.is_whole():
             return True
         if not self.arguments:
-            return self._empty_since is not None
+            return self._empty_since is not None and self._empty_since > self.born
         return self.extent.closed and is_empty_object(self.arguments.at())
 
     def arguments_form(self) -> Arguments:

@@ -256,7 +256,7 @@ class Arguments(Enum):
 
     WHOLE = "one whole object, array or string of JSON"
     ENDED = "a number, or text that is no JSON"
-    MISSING = "none"
+    MISSING = "none, or an empty object in the piece that opened the call"
     BEGUN = "the start of a JSON value"
 
 
@@ -278,7 +278,8 @@ IS_DONE: Final[dict[tuple[Arguments, Occasion], bool]] = {
     (Arguments.ENDED, Occasion.CHOICE_OVER): True,
     (Arguments.ENDED, Occasion.STREAM_OVER): True,
     (Arguments.ENDED, Occasion.CUT_SHORT): True,
-    # What follows may still change these: a finish reason can come before the arguments.
+    # What follows may still change these. A finish reason can come before the arguments, and
+    # gateways to APIs in which a call begins with an empty input open each call with {}.
     (Arguments.MISSING, Occasion.NEXT_CALL): False,
     (Arguments.MISSING, Occasion.CHOICE_OVER): False,
     (Arguments.MISSING, Occasion.STREAM_OVER): True,

@@ -25,7 +25,11 @@ Dialect = Literal[
     "minus one",
     "sparse",
     "two indices",
+    "one id, no index",
+    "new ids, no index",
 ]
+Habit = Literal["one id", "new ids", "numeric ids", "index as text", "{} first", "twice"]
+"""What a server does besides, whatever its dialect."""
 ANY_ORDER: Final[tuple[Dialect, ...]] = (
     "index",
     "repeated",
@@ -36,7 +40,15 @@ ANY_ORDER: Final[tuple[Dialect, ...]] = (
     "sparse",
 )
 """Dialects in which the pieces of several calls may be interleaved."""
-ONE_BY_ONE: Final[tuple[Dialect, ...]] = ("id first", "index 0, id first", "two indices")
+ONE_BY_ONE: Final[tuple[Dialect, ...]] = (
+    "id first",
+    "index 0, id first",
+    "two indices",
+    "one id, no index",
+    "new ids, no index",
+)
+WITH_HABITS: Final[tuple[Dialect, ...]] = ("index", "repeated", "from one", "minus one", "sparse")
+"""Dialects with an index of its own for each call."""
 
 
 @dataclass
@@ -47,6 +59,8 @@ class CallPiece:
     added: str
     opens: bool = False
     as_object: bool = False
+    repeats: bool = False  # the whole call once more
+    count: int = 0  # how many pieces of the call came before
 
 
 @dataclass
@@ -69,6 +83,7 @@ class Choice:
 
     dialect: Dialect
     names: list[str]
+    habits: frozenset[Habit] = frozenset()
 
 
 @dataclass
@@ -127,11 +142,19 @@ def is_whole(text: str) -> bool:
 CUT_SHORT: Final = {"length", "content_filter"}
 
 
-def is_cut_off(text: str, reason: str | None) -> bool:
-    """Whether arguments stop in the middle, or the model was stopped before they began."""
-    if not text.strip():
-        return reason in CUT_SHORT
-    return text in {'{"a": 1', "["}  # of the odd ones; the others are cut only within the stream
+@st.composite
+def drawn_habits(draw: st.DrawFn, dialect: Dialect, *, may_repeat: bool) -> frozenset[Habit]:
+    if dialect not in WITH_HABITS or draw(st.booleans()):
+        return frozenset()
+    habits: set[Habit] = set()
+    ids: list[Habit | None] = [None, "one id", "numeric ids"]
+    if dialect != "repeated":  # a new id and a name at a known index are the next call
+        ids.append("new ids")
+    if (kind := draw(st.sampled_from(ids))) is not None:
+        habits.add(kind)
+    others: tuple[Habit, ...] = ("index as text", "{} first", "twice")
+    habits |= {habit for habit in others if draw(st.booleans())}
+    return frozenset(habits if may_repeat else habits - {"twice"})
 
 
 @st.composite
@@ -144,8 +167,13 @@ def choice_scripts(  # noqa: PLR0912, PLR0915 - one choice from its start to its
     dialect = draw(st.sampled_from(ANY_ORDER if any_order else ONE_BY_ONE))
     if plain:
         dialect = "index"
-    odd = st.one_of(ARGUMENTS, ODD_ARGUMENTS) if dialect == "index" and not plain else ARGUMENTS
+    is_odd = dialect == "index" and not plain and draw(st.booleans())
+    habits = frozenset() if plain else draw(drawn_habits(dialect, may_repeat=not is_odd))
+    odd = st.one_of(ARGUMENTS, ODD_ARGUMENTS) if is_odd else ARGUMENTS
     names = [draw(st.sampled_from(["f", "g"])) for _ in range(count)]
+    if dialect == "one id, no index":  # so nothing else tells the calls apart
+        names = ["f", "g", "f"][:count]
+        odd = odd.filter(lambda text: text != "{}")
     entries: list[Entry] = []
     for _ in range(draw(st.integers(0, 5))):
         entry = Entry(index, content=draw(PIECES), logprobs=draw(TOKENS))
@@ -167,6 +195,15 @@ def choice_scripts(  # noqa: PLR0912, PLR0915 - one choice from its start to its
             if plain or draw(st.booleans()):
                 parts.insert(0, CallPiece(number, ""))
             parts[0].opens = True
+        if "{} first" in habits:
+            parts[0].opens = False
+            parts.insert(0, CallPiece(number, "{}", opens=True, as_object=draw(st.booleans())))
+        if "twice" in habits:
+            again = CallPiece(number, arguments, repeats=True)
+            again.as_object = arguments.startswith("{") and draw(st.booleans())
+            parts.append(again)
+        for place, part in enumerate(parts):
+            part.count = place
         calls.append(parts)
     if any_order:
         # Opened in order, their pieces shuffled otherwise.
@@ -202,7 +239,7 @@ def choice_scripts(  # noqa: PLR0912, PLR0915 - one choice from its start to its
         for entry in entries:
             if entry.reason is None:
                 entry.reason = draw(st.sampled_from([None, None, None, "", "null"]))
-    return Choice(dialect, names), entries
+    return Choice(dialect, names, habits), entries
 
 
 @st.composite
@@ -244,15 +281,36 @@ def call_index(dialect: Dialect, number: int) -> int:
     return shift.get(dialect, number)
 
 
+def wire_id(choice: Choice, number: int, count: int = 0) -> str | int:
+    """The id in a piece of a call; in its first piece it is that of the call."""
+    if "one id" in choice.habits or choice.dialect == "one id, no index":
+        return "id"
+    if "new ids" in choice.habits or choice.dialect == "new ids, no index":
+        return f"id{number}.{count}"
+    return number * 7 if "numeric ids" in choice.habits else f"id{number}"
+
+
+ID_EACH: Final = {
+    "no index",
+    "index 0, id each",
+    "repeated",
+    "one id",
+    "new ids",
+    "one id, no index",
+    "new ids, no index",
+}
+"""Dialects and habits with an id in each piece."""
+NO_INDEX: Final = {"no index", "id first", "one id, no index", "new ids, no index"}
+
+
 def write_piece(choice: Choice, piece: CallPiece) -> dict[str, Any]:
     dialect, number = choice.dialect, piece.number
     arguments: Any = json.loads(piece.added) if piece.as_object else piece.added
     function: dict[str, Any] = {"name": None, "arguments": arguments}
     wire: dict[str, Any] = {"id": None, "type": None, "function": function}
-    by_id = dialect in {"no index", "index 0, id each", "repeated"}
-    if piece.opens or by_id:
-        wire["id"] = f"id{number}"
-    if piece.opens or dialect == "repeated":
+    if piece.opens or piece.repeats or ID_EACH & {dialect, *choice.habits}:
+        wire["id"] = wire_id(choice, number, 0 if piece.repeats else piece.count)
+    if piece.opens or piece.repeats or dialect == "repeated":
         wire["type"] = "function"
         function["name"] = choice.names[number]
         if piece.opens and not piece.added:
@@ -261,8 +319,9 @@ def write_piece(choice: Choice, piece: CallPiece) -> dict[str, Any]:
         wire["index"] = 0
     elif dialect == "two indices":
         wire["index"] = number * 10 + (not piece.opens)
-    elif dialect not in {"no index", "id first"}:
-        wire["index"] = call_index(dialect, number)
+    elif dialect not in NO_INDEX:
+        index = call_index(dialect, number)
+        wire["index"] = str(index) if "index as text" in choice.habits else index
     return wire
 
 
@@ -308,6 +367,7 @@ class ModelChoice:
     refusal_logprobs: list[str] = field(default_factory=list)
     calls: dict[int, Expected] = field(default_factory=dict)  # by the order of beginning
     empty: set[int] = field(default_factory=set)  # the calls that got {} and nothing else yet
+    placeholders: set[int] = field(default_factory=set)  # those that were opened with it
     done: set[int] = field(default_factory=set)
     told: set[str] = field(default_factory=set)  # what else is done
     reason: str | None = None
@@ -315,6 +375,23 @@ class ModelChoice:
 
     def arguments(self, number: int) -> str:
         return self.calls[number]["arguments"] or ("{}" if number in self.empty else "")
+
+    def is_whole(self, number: int) -> bool:
+        """Whether nothing can come that belongs to a call's arguments."""
+        arguments = self.calls[number]["arguments"]
+        return is_whole(arguments) if arguments else number in self.empty - self.placeholders
+
+    def may_come(self, number: int) -> bool:
+        """Whether the arguments of a call may still come."""
+        arguments = self.calls[number]["arguments"]
+        if arguments.strip() or number in self.empty - self.placeholders:
+            return arguments in {'{"a": 1', "["}  # of the odd ones; others are cut only in between
+        return True
+
+    def is_cut_off(self, number: int) -> bool:
+        """Whether arguments stop in the middle, or the model was stopped before they began."""
+        has_begun = bool(self.calls[number]["arguments"].strip())
+        return self.may_come(number) and (has_begun or self.reason in CUT_SHORT)
 
     def snapshot(self) -> Expected:
         calls = [
@@ -397,9 +474,7 @@ class Model:
                 choice.told.add(kind)
                 tell(kind, whole=whole)
         for number in sorted(choice.calls, key=lambda number: choice.calls[number]["index"]):
-            arguments = choice.arguments(number)
-            may_come = not at_end and not arguments
-            if not may_come and not is_cut_off(arguments, choice.reason):
+            if not (choice.is_cut_off(number) if at_end else choice.may_come(number)):
                 self.call_done(choice, number, tell)
 
     def take_entry(self, entry: Entry) -> list[Expected]:
@@ -430,7 +505,7 @@ class Model:
         else:
             for number in touched:
                 last = max(choice.calls)
-                if number != last and is_whole(choice.arguments(number)):
+                if number != last and choice.is_whole(number):
                     self.call_done(choice, number, tell)
         return events
 
@@ -456,14 +531,16 @@ class Model:
         for piece in pieces:
             if piece.opens:
                 touched += sorted(choice.calls)[-1:]
+                if piece.added == "{}":
+                    choice.placeholders.add(piece.number)
                 choice.calls[piece.number] = {
                     "index": call_index(described.dialect, piece.number),
-                    "id": f"id{piece.number}",
+                    "id": str(wire_id(described, piece.number)),
                     "name": described.names[piece.number],
                     "arguments": "",
                 }
             call = choice.calls[piece.number]
-            added = piece.added
+            added = "" if piece.repeats else piece.added
             if added == "{}" and is_whole(call["arguments"] or "{}"):
                 added = ""
                 if not call["arguments"]:

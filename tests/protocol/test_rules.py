@@ -202,11 +202,27 @@ def test_whether_a_named_piece_begins_the_next_call(row: tuple[Progress, bool, A
 
 # When a call is done.
 
-ARGUMENTS = {
-    Arguments.WHOLE: ['{"a": 1}', "[]", '"text"', "{}", "{ }"],
-    Arguments.ENDED: ["12", "not json", "{'a': 1}"],
-    Arguments.MISSING: ["", None],
-    Arguments.BEGUN: ['{"a"', "[", '"x'],
+# What comes in the piece that opens the call, and in the next one.
+ARGUMENTS: dict[Arguments, list[tuple[Any, Any]]] = {
+    Arguments.WHOLE: [
+        ('{"a": 1}', None),
+        ("[]", None),
+        ('"text"', None),
+        ("", "{}"),
+        (None, "{ }"),
+        ("{}", '{"a": 1}'),
+        ('{"a"', ": 1}"),
+    ],
+    Arguments.ENDED: [("12", None), ("not json", None), ("{}", "{'a': 1}")],
+    Arguments.MISSING: [
+        ("", None),
+        (None, ""),
+        ("{}", None),
+        ({}, None),
+        ("{ }", " "),
+        ("{}", "{}"),
+    ],
+    Arguments.BEGUN: [('{"a"', None), ("[", None), ("{}", '"x')],
 }
 REASON = {Occasion.STREAM_OVER: "tool_calls", Occasion.CUT_SHORT: "length"}
 
@@ -214,10 +230,10 @@ REASON = {Occasion.STREAM_OVER: "tool_calls", Occasion.CUT_SHORT: "length"}
 @pytest.mark.parametrize("row", IS_DONE)
 def test_when_a_call_is_done(row: tuple[Arguments, Occasion]) -> None:
     form, occasion = row
-    for arguments in ARGUMENTS[form]:
+    for opening, rest in ARGUMENTS[form]:
         state = ChatCompletionStreamState[Any]()
-        first = called(piece(0, id="i", name="f", arguments=arguments))
-        state.handle_chunk(parsed(first))
+        state.handle_chunk(parsed(called(piece(0, id="i", name="f", arguments=opening))))
+        state.handle_chunk(parsed(called(piece(0, arguments=rest))))
         if occasion is Occasion.NEXT_CALL:
             state.handle_chunk(parsed(called(piece(1, id="j", name="g"))))
         else:
@@ -225,11 +241,30 @@ def test_when_a_call_is_done(row: tuple[Arguments, Occasion]) -> None:
         if occasion in REASON:
             state.finish()
         done = {call.tool_call_snapshot_id for call in state.done_calls()}
-        assert ("i" in done) == IS_DONE[row], arguments
+        assert ("i" in done) == IS_DONE[row], (opening, rest)
         cut_off = {call.tool_call_snapshot_id: call for call in state.cut_off_calls()}
         assert ("i" in cut_off) != ("i" in done)
-        if "i" in cut_off and arguments:
-            assert cut_off["i"].arguments == arguments
+        if form is Arguments.BEGUN and "i" in cut_off:
+            assert cut_off["i"].arguments in (opening, rest)
+
+
+@pytest.mark.parametrize("placeholder", ["{}", {}])
+def test_calls_that_are_all_opened_before_their_arguments_come(placeholder: object) -> None:
+    """None of them is run without its arguments, whatever comes in between."""
+    openings = [
+        called(piece(number, id=f"i{number}", name="f", arguments=placeholder))
+        for number in range(3)
+    ]
+    rest = [called(piece(number, arguments=f"[{number}]")) for number in range(3)]
+    reason = chunk(reason="tool_calls")
+    for payloads in (
+        [*openings, *rest, reason],
+        [chunk({"content": "x"}), *openings, reason, *rest, "[DONE]"],
+        [*openings, reason, *rest, reason],
+    ):
+        outcome = run(frames(*payloads))
+        assert outcome.error is None
+        assert outcome.done_calls == outcome.calls == [(f"i{n}", "f", f"[{n}]") for n in range(3)]
 
 
 def test_every_word_for_a_reason_is_in_its_squeezed_form() -> None:

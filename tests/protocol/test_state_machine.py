@@ -30,7 +30,6 @@ from tests.protocol.streams import (
     Entry,
     Model,
     Script,
-    is_cut_off,
     scripts,
     wire,
 )
@@ -94,10 +93,10 @@ def test_every_event_and_the_completion(script: Script) -> None:
         if event["type"].endswith(".done")
     )
     assert set(done.values()) <= {1}
-    for choice in model.completion()["choices"]:
-        for call in choice["tool_calls"] or ():
-            key = ("tool_calls.function.arguments.done", choice["index"], call["index"])
-            assert done[key] == (not is_cut_off(call["arguments"], choice["finish_reason"]))
+    for choice in model.choices.values():
+        for number, call in choice.calls.items():
+            key = ("tool_calls.function.arguments.done", choice.index, call["index"])
+            assert done[key] == (not choice.is_cut_off(number))
 
 
 @THOROUGH
@@ -365,7 +364,8 @@ def test_white_space_behind_whole_arguments_does_not_cost_a_new_look(
     ],
 )
 def test_done_only_for_what_was_not_cut_off(arguments: str, done: bool, reason: str) -> None:
-    outcome = run(frames(called(piece(0, id="i", name="f", arguments=arguments), reason=reason)))
+    opened, rest = piece(0, id="i", name="f"), piece(0, arguments=arguments)
+    outcome = run(frames(called(opened), called(rest, reason=reason)))
     assert outcome.error is None
     assert outcome.done_calls == ([("i", "f", arguments)] if done else [])
     assert outcome.calls == [("i", "f", arguments)]
@@ -376,7 +376,7 @@ def test_done_only_for_what_was_not_cut_off(arguments: str, done: bool, reason: 
     [("stop", True), ("tool_calls", True), ("length", False), ("content_filter", False)],
 )
 def test_arguments_that_never_came_were_cut_off_if_the_model_was(reason: str, done: bool) -> None:
-    for arguments in (None, "", " "):
+    for arguments in (None, "", " ", "{}", {}):
         opened = called(piece(0, id="i", name="f", arguments=arguments), reason=reason)
         assert len(run(frames(opened)).done_calls) == done
 

@@ -33,10 +33,14 @@ def pieces(*parts: dict[str, Any], finish: str | None = None, choice: int = 0) -
 def call(
     index: int, name: str, arguments: Any = "{}", *, finish: str | None = None, choice: int = 0
 ) -> bytes:
-    """A chunk with a whole call; it is done when the next one begins, or by its finish reason."""
+    """A chunk with a whole call; it is done when the next one begins, or by its finish reason.
+
+    It has two pieces: ``{}`` in the one that opens a call may stand for arguments to come.
+    """
     if not isinstance(arguments, str | None):
         arguments = json.dumps(arguments)
-    return pieces(part(index, name, arguments, f"id{choice}{index}"), finish=finish, choice=choice)
+    opening = part(index, name, None, f"id{choice}{index}")
+    return pieces(opening, part(index, None, arguments), finish=finish, choice=choice)
 
 
 class Gates:
