@@ -18,6 +18,7 @@ from anyio_writer import (
     ChatCompletionStreamState,
     SSEDecoder,
     StreamingTransport,
+    StreamObserver,
     chat_stream_from,
     function_tool,
     open_conversation,
@@ -51,6 +52,8 @@ DOCUMENTED = {
     "truncated_error usage",
     "ChatServer": "add connections requests url wait_disconnect wait_request",
     "ThreadsafeEvent": "is_set set wait",
+    "StreamObserver": "attempt_failed batch_received content_started conversation_ended "
+    "conversation_started headers_received request_prepared stream_ended tool_ended tool_started",
 }
 """Classes that are neither structs, errors, dictionaries nor dataclasses: what their users call."""
 
@@ -97,6 +100,7 @@ async def test_an_instance_shows_what_is_documented() -> None:
                     ChatCompletionStreamState[None](),
                     ChatServer(),
                     ThreadsafeEvent(),
+                    StreamObserver(),
                 ]
                 await stream.until_done()
     assert {type(each).__name__ for each in instances} == DOCUMENTED.keys()

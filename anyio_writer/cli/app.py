@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from .. import __version__
 from . import bounds, record, run, serve
 from . import demo as demonstration
+from .export import exporting
 from .help import Command, Group, ServeCommand
 from .scripted import Style
 from .supervise import Backend
@@ -120,6 +122,18 @@ def chat(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one event per line as JSON.")
     ] = False,
+    stats: Annotated[
+        bool | None,
+        typer.Option(
+            "--stats/--no-stats",
+            show_default=False,
+            help="Sum the answer up on standard error; a terminal gets that unless you say no.",
+        ),
+    ] = None,
+    otel: Annotated[
+        bool,
+        typer.Option("--otel", help="Export to OpenTelemetry, as its environment variables say."),
+    ] = False,
     backend: _Backend = Backend.ASYNCIO,
 ) -> None:
     """Ask a model, and print its answer as it comes.
@@ -139,7 +153,10 @@ def chat(
         max_retries=max_retries,
         timeout=timeout,
     )
-    supervise(partial(run.chat, question, as_json=as_json), backend)
+    with exporting() if otel else nullcontext() as observer:
+        supervise(
+            partial(run.chat, question, as_json=as_json, stats=stats, observer=observer), backend
+        )
 
 
 @app.command("record", cls=Command)

@@ -24,6 +24,7 @@ from ..protocol.events import (
 from ..protocol.rules import Stop, stop_of
 from ..request.params import Message
 from ..streaming.stream import ChatCompletionStream
+from ..telemetry.observer import StreamObserver
 from .exits import CommandError, Exit, explain
 from .output import Output
 from .text import harmless, harmless_json, one_line
@@ -140,13 +141,20 @@ def read_prompt(argument: str) -> str:
 
 
 async def chat(
-    question: Question, *, as_json: bool, client: httpx.AsyncClient | None = None
+    question: Question,
+    *,
+    as_json: bool,
+    stats: bool | None = None,
+    observer: StreamObserver | None = None,
+    client: httpx.AsyncClient | None = None,
 ) -> None:
     """Ask, and print the answer as it comes.
 
     Args:
         question: What to ask.
         as_json: Whether to print events instead of text.
+        stats: Whether to sum the answer up; by default if text is printed, and somebody sees it.
+        observer: Who is told what the stream does.
         client: What sends the request, if not the library's own client.
 
     Raises:
@@ -154,8 +162,9 @@ async def chat(
     """
     out = Output(sys.stdout)
     tally = Tally()
+    stream: ChatCompletionStream[None] | None = None
     try:
-        stream = _open(question, client)
+        stream = _open(question, client, observer, usage=bool(stats))
         await show(stream, out, tally, label=f"waiting for {question.model}", as_json=as_json)
     except WriterError as exc:
         error = explain(exc, characters=tally.characters)
@@ -163,11 +172,15 @@ async def chat(
         if as_json:
             said = {"class": type(exc).__name__, "message": error.message}
             await out.write(json_of({"type": "error", "error": said}))
+        if stats and stream is not None and stream.timings.attempts:
+            show_statistics(stream)
         raise error from exc
     for sentence in _peculiarities(stream.current_completion_snapshot):
         notice(sentence)
-    if not as_json:
-        show_statistics(stream, tally)
+    if stats is None:
+        stats = sys.stderr.isatty() and not as_json
+    if stats:
+        show_statistics(stream)
 
 
 def _peculiarities(completion: ParsedChatCompletion[None]) -> Iterator[str]:
@@ -182,7 +195,13 @@ def _peculiarities(completion: ParsedChatCompletion[None]) -> Iterator[str]:
         yield _CUT[stop]
 
 
-def _open(question: Question, client: httpx.AsyncClient | None) -> ChatCompletionStream[None]:
+def _open(
+    question: Question,
+    client: httpx.AsyncClient | None,
+    observer: StreamObserver | None,
+    *,
+    usage: bool,
+) -> ChatCompletionStream[None]:
     if not question.prompt.strip():
         raise InvalidParameterError("the prompt is empty.")
     for text in (question.prompt, question.system or "", question.model):
@@ -207,5 +226,7 @@ def _open(question: Question, client: httpx.AsyncClient | None) -> ChatCompletio
         base_url=question.base_url,
         path=question.path,
         max_retries=question.max_retries,
+        stream_options={"include_usage": True} if usage else None,
+        observer=observer,
         timeouts=Timeouts(total=question.timeout),
     )

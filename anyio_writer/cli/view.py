@@ -6,47 +6,35 @@ import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
-import anyio
 from rich.console import Console, RenderableType
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from ..protocol.completion import ParsedChatCompletion
-from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent, ReasoningDeltaEvent
+from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent
 from ..streaming.stream import ChatCompletionStream
 from .terminal import wrapped
 from .text import one_line
 
 
 class Tally:
-    """Counts and times one answer.
+    """Counts what comes of one answer; its times are the stream's.
 
     Attributes:
         events: How many events have come.
         characters: How many characters of text.
-        first_content: When the first of them came, in seconds since the start, if any has.
     """
 
     def __init__(self) -> None:
         self.events: int = 0
         self.characters: int = 0
-        self.first_content: float | None = None
-        self._start = anyio.current_time()
 
     def count(self, event: ChatCompletionStreamEvent[None]) -> None:
         """Take note of an event."""
         self.events += 1
         if isinstance(event, ContentDeltaEvent):
             self.characters += len(event.delta)
-        if isinstance(event, ContentDeltaEvent | ReasoningDeltaEvent):
-            if self.first_content is None:
-                self.first_content = self.seconds
-
-    @property
-    def seconds(self) -> float:
-        """The time since the start."""
-        return anyio.current_time() - self._start
 
 
 def notice(message: str) -> None:
@@ -78,17 +66,22 @@ def spinner(label: str) -> Generator[Callable[[], None]]:
         yield progress.stop
 
 
-def show_statistics(stream: ChatCompletionStream[None], tally: Tally) -> None:
-    """Sum an answer up in one line on standard error, if that is a terminal."""
-    if not sys.stderr.isatty():
-        return
+def show_statistics(stream: ChatCompletionStream[None]) -> None:
+    """Sum an answer up in one line on standard error."""
+    timings = stream.timings
     facts = [
         finish_reason_of(stream.current_completion_snapshot) or "no finish reason",
-        f"first content after {_seconds(tally.first_content)}",
-        f"{stream.chunk_count} chunks in {_seconds(tally.seconds)}",
+        f"first content after {_seconds(timings.first_content)}",
+        f"{timings.chunk_count} chunks in {_seconds(timings.ended)}",
         *usage_of(stream),
     ]
-    Console(file=sys.stderr, highlight=False).print(Text(" · ".join(facts), style="dim"))
+    if (speed := timings.tokens_per_second()) is not None:
+        facts.append(f"{speed:.0f} tokens/s")
+    if timings.attempts > 1:
+        facts.append(f"{timings.attempts} attempts")
+    Console(file=sys.stderr, highlight=False).print(
+        Text(" · ".join(facts), style="dim"), soft_wrap=True
+    )
 
 
 def statistics_table(stream: ChatCompletionStream[None], tally: Tally) -> Table:
@@ -96,13 +89,17 @@ def statistics_table(stream: ChatCompletionStream[None], tally: Tally) -> Table:
     table = Table(show_header=False)
     table.add_column(style="dim")
     table.add_column(justify="right")
-    seconds = tally.seconds
+    timings = stream.timings
+    speed = timings.tokens_per_second()
     rows = {
-        "time to first content": _seconds(tally.first_content),
-        "chunks": str(stream.chunk_count),
+        "time to headers": _seconds(timings.headers),
+        "time to first content": _seconds(timings.first_content),
+        "time to the end": _seconds(timings.ended),
+        "chunks": str(timings.chunk_count),
         "events": str(tally.events),
-        "bytes": f"{stream.bytes_received:,}",
-        "chunks/s": f"{stream.chunk_count / seconds:.0f}" if seconds else "-",
+        "bytes": f"{timings.bytes_received:,}",
+        "chunks/s": f"{timings.chunk_count / timings.ended:.0f}" if timings.ended else "-",
+        "tokens/s": "-" if speed is None else f"{speed:.0f}",
         "finish reason": finish_reason_of(stream.current_completion_snapshot) or "-",
         "usage": "".join(usage_of(stream)) or "-",
     }

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -206,7 +206,7 @@ class ConversationEnded(Observation):
     error: Exception | None
 
 
-class StreamObserver(Protocol):
+class StreamObserver:
     """Is told what streams do: subclass it, and override what you want to hear of.
 
     Any object will do that has one of these methods. They are plain functions, called in the task

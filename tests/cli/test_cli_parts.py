@@ -233,7 +233,7 @@ def test_without_a_key_it_says_where_to_put_it(
 def test_what_nobody_foresaw_gets_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def fail(question: run.Question, *, as_json: bool) -> None:
+    async def fail(question: run.Question, **_options: object) -> None:
         raise LookupError("two\nlines")
 
     monkeypatch.setattr(run, "chat", fail)
