@@ -9,7 +9,7 @@ import asyncio
 import math
 import re
 import ssl
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final, cast
 
 import anyio
@@ -38,7 +38,7 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
 
     def __init__(self, stream: httpcore.AsyncNetworkStream, network: Network) -> None:
         self._stream = stream
-        self._receive = _receiver_of(stream)
+        self._socket = _trio_socket_of(stream)
         self._network = network
         self._unsent = b""  # the head of a request, until its body begins
         self._pushed_back = b""
@@ -66,7 +66,7 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
             max_bytes = min(max_bytes, _HEAD_SIZE)
         is_stale = self._has_served and not self._count
         try:
-            if self._receive is not None and timeout is None:
+            if self._socket is not None and timeout is None:
                 data = await self._receive(max_bytes)
             else:
                 data = await self._stream.read(max_bytes, timeout)
@@ -82,6 +82,18 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
             self._head += data
             if len(self._head) > _LONGEST_HEAD:
                 self._head = None
+        return data
+
+    async def _receive(self, max_bytes: int) -> bytes:
+        """Read trio's socket past httpcore's stream.
+
+        That one makes a deadline, an exception mapping and a check of its own for each read, which
+        is a sixth of the work for a chunk of a paced stream.
+        """
+        try:
+            data: bytes = await self._socket.recv(max_bytes)
+        except Exception as exc:  # OSError, or trio's own for a socket that was closed
+            raise httpcore.ReadError(str(exc)) from exc
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -218,29 +230,11 @@ class Network(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError("closed by this side")
 
 
-def _receiver_of(
-    stream: httpcore.AsyncNetworkStream,
-) -> Callable[[int], Awaitable[bytes]] | None:
-    """What reads a connection on trio, without TLS and time limit, past httpcore's stream.
-
-    That one makes a deadline, an exception mapping and a check of its own for each read, which is
-    a sixth of the work for a chunk of a paced stream.
-    """
+def _trio_socket_of(stream: httpcore.AsyncNetworkStream) -> Any:
+    """The socket of a connection, if it is trio's and carries no TLS; else None."""
     if _asyncio_loop() is not None or stream.get_extra_info("ssl_object") is not None:
         return None
-    sock = stream.get_extra_info("socket")
-    if sock is None:
-        return None
-    import trio  # noqa: PLC0415 - it runs
-
-    async def receive(max_bytes: int) -> bytes:
-        try:
-            data: bytes = await sock.recv(max_bytes)
-        except (OSError, trio.ClosedResourceError) as exc:
-            raise httpcore.ReadError(str(exc)) from exc
-        return data
-
-    return receive
+    return stream.get_extra_info("socket")
 
 
 def _asyncio_loop() -> asyncio.AbstractEventLoop | None:

@@ -518,8 +518,7 @@ async def test_another_protocol_on_such_a_network_is_left_to_its_library(version
 async def test_a_body_that_h11_reads_in_another_way_is_an_error(wrong: str) -> None:
     """Not text that was left out, nor text that was made up."""
     network = await Server([HEAD + BODY[:8], BODY[8:]]).connect_tcp()
-    await network.write(b"POST / HTTP/1.1\r\n")
-    await network.write(b"")
+    await ask(network)
     await network.read(65536)
 
     pieces = {"data": [b"HEL\0\0", DATA], "filler": [DATA[:3], DATA], "nothing": []}[wrong]
@@ -650,12 +649,18 @@ async def test_the_end_stays() -> None:
 # The wire below.
 
 
+async def ask(wire: httpcore.AsyncNetworkStream) -> None:
+    """Write as httpcore does: the head, then the body, of which there may be nothing."""
+    await wire.write(b"POST / HTTP/1.1\r\n")
+    await wire.write(b"")
+
+
 async def asking(*answers: Script) -> tuple[Peer, Wire]:
     """A connection that was asked something, and what it answers."""
     server = Server(*answers)
     wire = await server.connect_tcp()
     assert isinstance(wire, Wire)
-    await wire.write(b"POST / HTTP/1.1\r\n")
+    await ask(wire)
     return server.peers[0], wire
 
 
@@ -679,11 +684,11 @@ async def test_the_begin_of_a_body_is_what_came_behind_the_head_of_this_response
     assert wire.begin_body(None) == b"one"
     assert await wire.read(100) == b"two"
     assert wire.begin_body(None) is None
-    await wire.write(b"POST / HTTP/1.1\r\n")
+    await ask(wire)
     await wire.read(100)
     assert wire.begin_body(None) == b"ten"
     assert wire.get_extra_info("is_readable") is False
-    await wire.write(b"POST / HTTP/1.1\r\n")
+    await ask(wire)
     await wire.read(100)
     assert wire.begin_body(None) is None  # it began before the question
     assert wire.get_extra_info("is_readable") is True
@@ -712,7 +717,7 @@ async def test_no_more_is_kept_than_a_head_can_be() -> None:
 async def test_a_connection_that_served_before_and_ended_while_idle_is_stale(end: Script) -> None:
     _, wire = await asking([HEAD], end)
     await wire.read(100)
-    await wire.write(b"POST / HTTP/1.1\r\n")
+    await ask(wire)
     with pytest.raises(StaleConnection):
         await wire.read(100)
 
@@ -720,7 +725,7 @@ async def test_a_connection_that_served_before_and_ended_while_idle_is_stale(end
 async def test_one_that_has_begun_to_answer_or_never_did_is_not_stale() -> None:
     _, wire = await asking([HEAD], [HEAD[:3]])
     await wire.read(100)
-    await wire.write(b"POST / HTTP/1.1\r\n")
+    await ask(wire)
     assert [await wire.read(100) for _ in range(3)] == [HEAD[:3], b"", b""]
     _, wire = await asking([])
     assert [await wire.read(100) for _ in range(2)] == [b"", b""]
