@@ -42,6 +42,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 GIVEN = {
     *("Chat", "ChatCompletionStream", "Subscription", "Conversation", "ToolRuns", "ToolResult"),
     *("FunctionTool", "ResponseType", "Timings", "RecordedConnection", "RecordedRequest"),
+    *("RelayedStream", "RelayedConversation", "RelayStatus"),
 }
 
 

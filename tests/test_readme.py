@@ -280,7 +280,7 @@ ORDER: Final = (
         "request",
         "transport",
     ),
-    *("streaming", "conversation", "open", "client", "cli"),
+    *("streaming", "conversation", "open", "client", "relay", "cli"),
 )
 
 
