@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,16 +14,14 @@ import httpx
 import msgspec
 
 from ..config import Timeouts
+from ..conversation import ConversationEvent, RoundStartedEvent
 from ..errors import ConfigurationError, InvalidParameterError, WriterError
 from ..open import open_chat_stream
 from ..protocol.completion import ParsedChatCompletion
-from ..protocol.events import (
-    ChatCompletionStreamEvent,
-    ContentDeltaEvent,
-    ReasoningDeltaEvent,
-)
+from ..protocol.events import ContentDeltaEvent, ReasoningDeltaEvent
 from ..protocol.rules import Stop, stop_of
 from ..request.params import Message
+from ..streaming.publisher import Publisher
 from ..streaming.stream import ChatCompletionStream
 from ..telemetry.observer import StreamObserver
 from .exits import CommandError, Exit, explain
@@ -70,8 +69,10 @@ class Transcript:
         self._wrap = wrap
         self._is_amid_reasoning = False
 
-    def __call__(self, event: ChatCompletionStreamEvent[None]) -> str:
+    def __call__(self, event: ConversationEvent[None]) -> str:
         """What an event adds."""
+        if isinstance(event, RoundStartedEvent) and event.round:
+            return "\n"
         if isinstance(event, ContentDeltaEvent) and event.choice_index == 0:
             if self._wrap is None:
                 return event.delta
@@ -92,7 +93,7 @@ def json_of(event: object) -> str:
 
 
 async def show(
-    stream: ChatCompletionStream[None],
+    stream: Publisher[ConversationEvent[None]] | ChatCompletionStream[None],
     out: Output,
     tally: Tally,
     *,
@@ -164,23 +165,42 @@ async def chat(
     tally = Tally()
     stream: ChatCompletionStream[None] | None = None
     try:
-        stream = _open(question, client, observer, usage=bool(stats))
-        await show(stream, out, tally, label=f"waiting for {question.model}", as_json=as_json)
-    except WriterError as exc:
-        error = explain(exc, characters=tally.characters)
-        await out.end_line()
-        if as_json:
-            said = {"class": type(exc).__name__, "message": error.message}
-            await out.write(json_of({"type": "error", "error": said}))
+        async with failures_shown(out, tally, as_json=as_json):
+            stream = open_question(question, client, observer, usage=bool(stats))
+            await show(stream, out, tally, label=f"waiting for {question.model}", as_json=as_json)
+    except CommandError:
         if stats and stream is not None and stream.timings.attempts:
             show_statistics(stream)
-        raise error from exc
+        raise
     for sentence in _peculiarities(stream.current_completion_snapshot):
         notice(sentence)
     if stats is None:
         stats = sys.stderr.isatty() and not as_json
     if stats:
         show_statistics(stream)
+
+
+@asynccontextmanager
+async def failures_shown(out: Output, tally: Tally, *, as_json: bool) -> AsyncGenerator[None]:
+    """Turn an error of the library into one of the command, behind what was printed so far.
+
+    Args:
+        out: Where the answer is printed.
+        tally: What was printed.
+        as_json: Whether the error is to be an event, too.
+
+    Raises:
+        CommandError: The block raised an error of the library.
+    """
+    try:
+        yield
+    except WriterError as exc:
+        error = explain(exc, characters=tally.characters)
+        await out.end_line()
+        if as_json:
+            said = {"class": type(exc).__name__, "message": error.message}
+            await out.write(json_of({"type": "error", "error": said}))
+        raise error from exc
 
 
 def _peculiarities(completion: ParsedChatCompletion[None]) -> Iterator[str]:
@@ -195,13 +215,19 @@ def _peculiarities(completion: ParsedChatCompletion[None]) -> Iterator[str]:
         yield _CUT[stop]
 
 
-def _open(
+def open_question(
     question: Question,
-    client: httpx.AsyncClient | None,
-    observer: StreamObserver | None,
+    client: httpx.AsyncClient | None = None,
+    observer: StreamObserver | None = None,
     *,
-    usage: bool,
+    usage: bool = False,
 ) -> ChatCompletionStream[None]:
+    """A stream that is not yet entered.
+
+    Raises:
+        ConfigurationError: There is no key, or a setting is wrong.
+        InvalidParameterError: The question is.
+    """
     if not question.prompt.strip():
         raise InvalidParameterError("the prompt is empty.")
     for text in (question.prompt, question.system or "", question.model):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..protocol.completion import ParsedChatCompletion
-from ..protocol.events import ChatCompletionStreamEvent, ContentDeltaEvent
+from ..protocol.events import ContentDeltaEvent
 from ..streaming.stream import ChatCompletionStream
 from .terminal import wrapped
 from .text import one_line
@@ -30,7 +30,7 @@ class Tally:
         self.events: int = 0
         self.characters: int = 0
 
-    def count(self, event: ChatCompletionStreamEvent[None]) -> None:
+    def count(self, event: ConversationEvent[None]) -> None:
         """Take note of an event."""
         self.events += 1
         if isinstance(event, ContentDeltaEvent):

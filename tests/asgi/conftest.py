@@ -58,11 +58,15 @@ class App:
         await anyio.to_thread.run_sync(self.process.wait, PATIENCE)
 
 
-@contextlib.contextmanager
-def running(arguments: list[str], folder: Path) -> Generator[App]:
-    """A Python program that says where it listens, until the block ends."""
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        upstream_port = listener.getsockname()[1]
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(arguments: list[str], folder: Path, **environment: str) -> Generator[App]:
+    """A Python program that says where it listens, until the block ends."""
+    upstream_port = free_port()
     env = {  # nothing of our own, which may hold keys and proxies
         "HOME": str(folder),
         "PATH": os.environ["PATH"],
@@ -70,6 +74,7 @@ def running(arguments: list[str], folder: Path) -> Generator[App]:
         "PYTHONWARNINGS": "always::ResourceWarning",  # what is left open shows in the log
         "WRITER_API_KEY": "key",
         "WRITER_BASE_URL": f"http://127.0.0.1:{upstream_port}",
+        **environment,
     }
     ready = threading.Event()
 
