@@ -24,7 +24,7 @@ from .scenarios import ALL, LIMITS, SCENARIOS, Mode, Scenario
 _DOCS: Final = Path(__file__).parent.parent / "docs"
 _PACKAGES: Final = (
     *("writer-sdk", "openai", "httpx-sse", "httpx", "httpx2", "httpcore", "h11", "anyio", "trio"),
-    *("uvloop", "msgspec", "pydantic", "jiter"),
+    *("uvloop", "msgspec", "pydantic", "jiter", "opentelemetry-sdk"),
 )
 
 

@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, TypeAlias
@@ -46,13 +52,82 @@ def _question(model: str) -> dict[str, Any]:
 # The clients with events: ours, and two whose helpers have the same names.
 
 
-@asynccontextmanager
-async def open_ours(url: str) -> AsyncIterator[Any]:
-    from anyio_writer import AsyncWriter, Timeouts
+def observed(observing: Callable[[], AbstractContextManager[Any]]) -> Opening:
+    """Ours, with an observer."""
 
-    timeouts = Timeouts(connect=TIMEOUT)
-    async with AsyncWriter(api_key="key", base_url=url, timeouts=timeouts) as writer:
-        yield lambda model, **more: writer.chat.stream(**_question(model), **more)
+    @asynccontextmanager
+    async def open_ours(url: str) -> AsyncIterator[Any]:
+        from anyio_writer import AsyncWriter, Timeouts
+
+        timeouts = Timeouts(connect=TIMEOUT)
+        with observing() as observer:
+            async with AsyncWriter(
+                api_key="key", base_url=url, timeouts=timeouts, observer=observer
+            ) as writer:
+                yield lambda model, **more: writer.chat.stream(**_question(model), **more)
+
+    return open_ours
+
+
+@contextmanager
+def empty_observer() -> Iterator[Any]:
+    """All methods, and nothing in them."""
+    from anyio_writer import StreamObserver
+
+    def method(self: object, observed: object) -> None: ...
+
+    names = [name for name in vars(StreamObserver) if not name.startswith("_")]
+    yield type("Empty", (StreamObserver,), dict.fromkeys(names, method))()
+
+
+@contextmanager
+def otel_without_sdk() -> Iterator[Any]:
+    from anyio_writer.telemetry import OpenTelemetryObserver
+
+    yield OpenTelemetryObserver()
+
+
+@contextmanager
+def otel_with_sdk() -> Iterator[Any]:
+    """The SDK's batches, and exporters that throw them away."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import (
+        MetricExporter,
+        MetricExportResult,
+        PeriodicExportingMetricReader,
+    )
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import (
+        BatchSpanProcessor,
+        SpanExporter,
+        SpanExportResult,
+    )
+
+    from anyio_writer.telemetry import OpenTelemetryObserver
+
+    class Spans(SpanExporter):
+        def export(self, spans: Any) -> Any:
+            return SpanExportResult.SUCCESS
+
+    class Metrics(MetricExporter):
+        def export(self, metrics_data: Any, timeout_millis: float = 0, **kwargs: Any) -> Any:
+            return MetricExportResult.SUCCESS
+
+        def force_flush(self, timeout_millis: float = 0) -> bool:
+            return True
+
+        def shutdown(self, timeout_millis: float = 0, **kwargs: Any) -> None: ...
+
+    tracer_provider = TracerProvider(shutdown_on_exit=False)
+    tracer_provider.add_span_processor(BatchSpanProcessor(Spans()))
+    meter_provider = MeterProvider(
+        [PeriodicExportingMetricReader(Metrics())], shutdown_on_exit=False
+    )
+    try:
+        yield OpenTelemetryObserver(tracer_provider, meter_provider)
+    finally:
+        tracer_provider.shutdown()
+        meter_provider.shutdown()
 
 
 @asynccontextmanager
@@ -300,7 +375,9 @@ _OURS: Final[dict[str, Way]] = {
 _SDK: Final[dict[str, Way]] = {"iterate": iterate, "final": final, "shared": shared_by_hand}
 
 CLIENTS: Final = {
-    "anyio-writer": Client("`AsyncWriter().chat.stream`", open_ours, _OURS, "anyio_writer"),
+    "anyio-writer": Client(
+        "`AsyncWriter().chat.stream`", observed(nullcontext), _OURS, "anyio_writer"
+    ),
     "anyio-writer, httpx2": Client(
         "the same with `client=httpx2.AsyncClient()`", open_ours_httpx2, _OURS, "anyio_writer"
     ),
@@ -333,6 +410,24 @@ CLIENTS: Final = {
         {"iterate": wire},
         "socket",
         "wire",
+    ),
+    "empty observer": Client(
+        "anyio-writer with `observer=` one that does nothing",
+        observed(empty_observer),
+        {"iterate": iterate},
+        "anyio_writer",
+    ),
+    "OpenTelemetry, no SDK": Client(
+        "anyio-writer with `observer=OpenTelemetryObserver()`",
+        observed(otel_without_sdk),
+        {"iterate": iterate},
+        "anyio_writer.telemetry.otel",
+    ),
+    "OpenTelemetry": Client(
+        "the same with the SDK, which exports in batches",
+        observed(otel_with_sdk),
+        {"iterate": iterate},
+        "anyio_writer.telemetry.otel",
     ),
     "jiter": Client("`from_json`: the parser of JSON that is cut off", open_socket, {}, "jiter"),
 }

@@ -216,6 +216,26 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         {"full": 7, "quick": 1, "smoke": 1},
         ("asyncio", "trio"),
     ),
+    "observers": Scenario(
+        "Observers of streams at the pace of a model",
+        "paced",
+        "cpu_us",
+        tuple(
+            (client, "iterate")
+            for client in (
+                *("anyio-writer", "empty observer", "OpenTelemetry, no SDK", "OpenTelemetry"),
+            )
+        ),
+        {
+            "full": _paced("text", (100, 50, 2)),
+            "quick": _paced("text", (100, 20, 1)),
+            "smoke": _paced("text", (5, 500, 0.02)),
+        },
+        {"full": 5, "quick": 1, "smoke": 1},
+        ("asyncio", "trio"),
+        columns=_PACE,
+        baselines=("anyio-writer",),
+    ),
     "latency": Scenario(
         "From the server's write of a token to its consumer",
         "paced",

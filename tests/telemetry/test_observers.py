@@ -21,6 +21,7 @@ from anyio_writer import (
     open_chat_stream,
     open_conversation,
 )
+from anyio_writer.relay import MemoryRelay
 from anyio_writer.telemetry import (
     AttemptFailed,
     BatchReceived,
@@ -289,6 +290,21 @@ async def test_a_stream_that_was_never_entered_tells_nothing() -> None:
         assert not seen.told
     assert seen.kinds() == [StreamEnded]
     assert seen.told[0].outcome == "closed"
+
+
+async def test_readers_of_a_relay_are_observed_as_streams_without_a_request() -> None:
+    seen = Everything()
+    async with MemoryRelay() as relay:
+        async with chat_stream_from(Body(*WHOLE)) as stream:
+            await relay.publish("key", stream)
+        async with relay.open_stream("key", observer=seen) as reader:
+            await reader.until_done()
+    kinds = seen.kinds()
+    assert kinds[-1] is StreamEnded
+    assert kinds.count(ContentStarted) == kinds.count(StreamEnded) == 1
+    assert not {RequestPrepared, HeadersReceived} & {*kinds}
+    assert reader.timings.chunk_count == 5
+    assert reader.timings.attempts == 0
 
 
 # Tools and conversations.
