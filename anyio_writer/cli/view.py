@@ -11,6 +11,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from ..conversation import ConversationEvent
 from ..protocol.completion import ParsedChatCompletion
 from ..protocol.events import ContentDeltaEvent
 from ..streaming.stream import ChatCompletionStream
