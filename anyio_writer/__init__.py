@@ -15,6 +15,7 @@ from .config import Limits as Limits
 from .config import Timeouts as Timeouts
 from .conversation import Conversation as Conversation
 from .conversation import ConversationEvent as ConversationEvent
+from .conversation import ConversationOptions as ConversationOptions
 from .conversation import RoundStartedEvent as RoundStartedEvent
 from .conversation import ToolResultEvent as ToolResultEvent
 from .errors import APIConnectionError as APIConnectionError

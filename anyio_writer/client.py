@@ -16,14 +16,13 @@ from .config import (
     override,
     resolve,
 )
-from .conversation import DEFAULT_MAX_ROUNDS, Conversation
+from .conversation import Conversation
 from .errors import ConfigurationError
 from .numbers import check_count
-from .open import make_conversation, make_stream
+from .open import ConversationRequest, make_conversation, make_stream
 from .request.params import ChatRequest, ResponseFormat
 from .signatures import shows_arguments_of
 from .streaming.stream import ChatCompletionStream
-from .streaming.tool_runs import DEFAULT_LIMIT, OnError
 from .transport.client import Client, http_module
 from .transport.slots import Slots, closed_error
 from .uncopied import Uncopied
@@ -191,14 +190,7 @@ class Chat(Uncopied):
 
     @overload
     def conversation(
-        self,
-        *,
-        response_format: type[T],
-        max_rounds: int = DEFAULT_MAX_ROUNDS,
-        total_time: float | None = None,
-        tool_limit: int | None = DEFAULT_LIMIT,
-        on_tool_error: OnError = "reply",
-        **request: Unpack[ChatRequest],
+        self, *, response_format: type[T], **request: Unpack[ConversationRequest]
     ) -> Conversation[T]: ...
 
     @overload
@@ -206,56 +198,28 @@ class Chat(Uncopied):
         self,
         *,
         response_format: ResponseFormat | None = None,
-        max_rounds: int = DEFAULT_MAX_ROUNDS,
-        total_time: float | None = None,
-        tool_limit: int | None = DEFAULT_LIMIT,
-        on_tool_error: OnError = "reply",
-        **request: Unpack[ChatRequest],
+        **request: Unpack[ConversationRequest],
     ) -> Conversation[None]: ...
 
     @overload
     def conversation(
-        self,
-        *,
-        response_format: object,
-        max_rounds: int = DEFAULT_MAX_ROUNDS,
-        total_time: float | None = None,
-        tool_limit: int | None = DEFAULT_LIMIT,
-        on_tool_error: OnError = "reply",
-        **request: Unpack[ChatRequest],
+        self, *, response_format: object, **request: Unpack[ConversationRequest]
     ) -> Conversation[Any]: ...
 
-    @shows_arguments_of(ChatRequest)
+    @shows_arguments_of(ConversationRequest)
     def conversation(
-        self,
-        *,
-        response_format: object = None,
-        max_rounds: int = DEFAULT_MAX_ROUNDS,
-        total_time: float | None = None,
-        tool_limit: int | None = DEFAULT_LIMIT,
-        on_tool_error: OnError = "reply",
-        **request: Unpack[ChatRequest],
+        self, *, response_format: object = None, **request: Unpack[ConversationRequest]
     ) -> Conversation[Any]:
         """Ask, run the functions that the model calls, and ask again; as ``open_conversation``.
 
         Args:
             response_format: The type that the last answer is to have.
-            max_rounds: How many requests are sent at the most.
-            total_time: How many seconds all of it may take, tools included; None is no limit.
-            tool_limit: How many calls run at once; None is no limit.
-            on_tool_error: "reply" tells the model what went wrong, "raise" ends the conversation.
-            request: The request's fields, see ``ChatRequest``.
+            request: The request's fields, see ``ChatRequest``, and ``ConversationOptions``.
 
         Raises:
             InvalidParameterError: A field of the request is missing, wrong or unknown.
             TypeError: The response format has no strict schema.
         """
         return make_conversation(
-            {**request, "response_format": response_format},
-            self._make_stream,
-            self._settings,
-            max_rounds=max_rounds,
-            total_time=total_time,
-            tool_limit=tool_limit,
-            on_tool_error=on_tool_error,
+            {**request, "response_format": response_format}, self._make_stream, self._settings
         )

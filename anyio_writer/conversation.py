@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Literal,
+    TypeAlias,
+    TypedDict,
+)
 
 import anyio
 import msgspec
@@ -52,6 +61,25 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_ROUNDS: Final = 10
 """How many requests a conversation sends at the most."""
+
+
+class ConversationOptions(TypedDict, total=False):
+    """How far a conversation goes, as keyword arguments.
+
+    Attributes:
+        max_rounds: The most requests to send; 10 by default.
+        total_time: How many seconds all of it may take, tools included; by default, and if None,
+            there is no limit.
+        tool_limit: How many calls run at once; None is no limit.
+        on_tool_error: What happens when a call fails: "reply", the default, tells the model what
+            went wrong, "raise" ends the conversation.
+    """
+
+    max_rounds: int
+    total_time: float | None
+    tool_limit: int | None
+    on_tool_error: OnError
+
 
 _CUT_OFF_BY: Final[dict[Stop, type[APIError]]] = {
     Stop.LENGTH: LengthFinishReasonError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, cast, overload
 
 from .config import (
     Configuration,
@@ -14,7 +14,7 @@ from .config import (
     resolve,
     resolve_reading,
 )
-from .conversation import DEFAULT_MAX_ROUNDS, Conversation
+from .conversation import DEFAULT_MAX_ROUNDS, Conversation, ConversationOptions
 from .errors import ConfigurationError, InvalidParameterError
 from .request.encoding import is_lazy, is_sequence
 from .request.params import ChatRequest, ResponseFormat
@@ -22,7 +22,7 @@ from .request.tools import functions_by_name, read_tools
 from .request.validation import build_body
 from .signatures import shows_arguments_of
 from .streaming.stream import ChatCompletionStream
-from .streaming.tool_runs import DEFAULT_LIMIT, OnError, check_tool_options
+from .streaming.tool_runs import DEFAULT_LIMIT, check_tool_options
 from .structured.response_format import ResponseType, response_type_of
 from .structured.tools import FunctionTool
 from .transport.client import Client, http_module
@@ -35,29 +35,32 @@ T = TypeVar("T")
 class OpenArguments(ChatRequest, Configuration, total=False):
     """A request and where it goes, as keyword arguments."""
 
+    client: Client | None
+
+
+class ConversationRequest(ChatRequest, ConversationOptions, total=False):
+    """The first request of a conversation, and how far that goes, as keyword arguments."""
+
+
+class ConversationArguments(OpenArguments, ConversationOptions, total=False):
+    """The first request of a conversation, where it goes, and how far, as keyword arguments."""
+
 
 @overload
 def open_chat_stream(
-    *,
-    client: Client | None = None,
-    response_format: type[T],
-    **arguments: Unpack[OpenArguments],
+    *, response_format: type[T], **arguments: Unpack[OpenArguments]
 ) -> ChatCompletionStream[T]: ...
 
 
 @overload
 def open_chat_stream(
-    *,
-    client: Client | None = None,
-    response_format: ResponseFormat | None = None,
-    **arguments: Unpack[OpenArguments],
+    *, response_format: ResponseFormat | None = None, **arguments: Unpack[OpenArguments]
 ) -> ChatCompletionStream[None]: ...
 
 
 @overload
 def open_chat_stream(
     *,
-    client: Client | None = None,
     response_format: object,  # a union, and whatever else is a type but no class
     **arguments: Unpack[OpenArguments],
 ) -> ChatCompletionStream[Any]: ...
@@ -65,10 +68,7 @@ def open_chat_stream(
 
 @shows_arguments_of(OpenArguments)
 def open_chat_stream(
-    *,
-    client: Client | None = None,
-    response_format: object = None,
-    **arguments: Unpack[OpenArguments],
+    *, response_format: object = None, **arguments: Unpack[OpenArguments]
 ) -> ChatCompletionStream[Any]:
     """Ask for a chat completion and stream the answer.
 
@@ -97,60 +97,32 @@ def open_chat_stream(
         ConfigurationError: Something else is; for example there is no API key.
         TypeError: The response format has no strict schema; the message names the field.
     """
-    request, endpoint, settings = _sort_out(arguments)
+    request, endpoint, settings, client = _sort_out(arguments)
     request["response_format"] = response_format
     return make_stream(request, endpoint, settings, client=client)
 
 
 @overload
 def open_conversation(
-    *,
-    client: Client | None = None,
-    response_format: type[T],
-    max_rounds: int = DEFAULT_MAX_ROUNDS,
-    total_time: float | None = None,
-    tool_limit: int | None = DEFAULT_LIMIT,
-    on_tool_error: OnError = "reply",
-    **arguments: Unpack[OpenArguments],
+    *, response_format: type[T], **arguments: Unpack[ConversationArguments]
 ) -> Conversation[T]: ...
 
 
 @overload
 def open_conversation(
-    *,
-    client: Client | None = None,
-    response_format: ResponseFormat | None = None,
-    max_rounds: int = DEFAULT_MAX_ROUNDS,
-    total_time: float | None = None,
-    tool_limit: int | None = DEFAULT_LIMIT,
-    on_tool_error: OnError = "reply",
-    **arguments: Unpack[OpenArguments],
+    *, response_format: ResponseFormat | None = None, **arguments: Unpack[ConversationArguments]
 ) -> Conversation[None]: ...
 
 
 @overload
 def open_conversation(
-    *,
-    client: Client | None = None,
-    response_format: object,
-    max_rounds: int = DEFAULT_MAX_ROUNDS,
-    total_time: float | None = None,
-    tool_limit: int | None = DEFAULT_LIMIT,
-    on_tool_error: OnError = "reply",
-    **arguments: Unpack[OpenArguments],
+    *, response_format: object, **arguments: Unpack[ConversationArguments]
 ) -> Conversation[Any]: ...
 
 
-@shows_arguments_of(OpenArguments)
+@shows_arguments_of(ConversationArguments)
 def open_conversation(
-    *,
-    client: Client | None = None,
-    response_format: object = None,
-    max_rounds: int = DEFAULT_MAX_ROUNDS,
-    total_time: float | None = None,
-    tool_limit: int | None = DEFAULT_LIMIT,
-    on_tool_error: OnError = "reply",
-    **arguments: Unpack[OpenArguments],
+    *, response_format: object = None, **arguments: Unpack[ConversationArguments]
 ) -> Conversation[Any]:
     """Ask, run the functions that the model calls, and ask again, until it answers.
 
@@ -161,42 +133,34 @@ def open_conversation(
                 ...
 
     Args:
-        client: As for ``open_chat_stream``; without one every round makes its own.
         response_format: As for ``open_chat_stream``; it is the last round that answers in it.
-        max_rounds: How many requests are sent at the most.
-        total_time: How many seconds all of it may take, tools included; None is no limit.
-        tool_limit: How many calls run at once; None is no limit.
-        on_tool_error: What happens when a call fails: "reply" tells the model, "raise" ends the
-            conversation.
-        arguments: As for ``open_chat_stream``.
+        arguments: As for ``open_chat_stream``, and ``ConversationOptions``. Without a ``client``
+            every round makes its own.
 
     Raises:
         InvalidParameterError, ConfigurationError, TypeError: As ``open_chat_stream``.
     """
-    request, endpoint, settings = _sort_out(arguments)
+    request, endpoint, settings, client = _sort_out(arguments)
     request["response_format"] = response_format
     return make_conversation(
         request,
         partial(make_stream, endpoint=endpoint, settings=settings, client=client),
         settings,
-        max_rounds=max_rounds,
-        total_time=total_time,
-        tool_limit=tool_limit,
-        on_tool_error=on_tool_error,
     )
 
 
 def _sort_out(
     arguments: Mapping[str, Any],
-) -> tuple[dict[str, Any], Endpoint, StreamSettings]:
+) -> tuple[dict[str, Any], Endpoint, StreamSettings, Client | None]:
     """Tell the request from where it goes."""
-    request: dict[str, Any] = {}
-    configuration: dict[str, Any] = {}
-    for name, value in arguments.items():
-        # What is neither is reported as an unknown field of the request.
-        known = name in Configuration.__annotations__
-        (configuration if known else request)[name] = value
-    return request, *resolve(configuration)
+    request = dict(arguments)  # what is neither is reported as an unknown field of it
+    client = request.pop("client", None)
+    return request, *resolve(_take(request, Configuration)), client
+
+
+def _take(arguments: dict[str, Any], names: Any) -> dict[str, Any]:
+    """Move the arguments that a TypedDict names into a dictionary of their own."""
+    return {name: arguments.pop(name) for name in names.__annotations__.keys() & arguments.keys()}
 
 
 @overload
@@ -277,14 +241,21 @@ def make_conversation(
     request: Mapping[str, Any],
     make_round: Callable[[Mapping[str, Any]], ChatCompletionStream[Any]],
     settings: StreamSettings,
-    *,
-    max_rounds: int,
-    total_time: float | None,
-    tool_limit: int | None,
-    on_tool_error: OnError,
 ) -> Conversation[Any]:
-    """A conversation that begins with a request."""
-    check_tool_options(tool_limit, on_tool_error, names=("tool_limit", "on_tool_error"))
+    """A conversation that begins with a request.
+
+    Args:
+        request: ``ConversationRequest``, and ``response_format``.
+        make_round: Makes the stream of a request.
+        settings: How the answers are read.
+    """
+    request = dict(request)
+    options: ConversationOptions = cast("Any", _take(request, ConversationOptions))
+    limit, on_error = (
+        options.get("tool_limit", DEFAULT_LIMIT),
+        options.get("on_tool_error", "reply"),
+    )
+    check_tool_options(limit, on_error, names=("tool_limit", "on_tool_error"))
     # Each round reads these again.
     tools = read_tools(request.get("tools"))
     for position, tool in enumerate(tools.params):
@@ -293,7 +264,7 @@ def make_conversation(
                 f"tools[{position}] is a dictionary, which nobody could run; a conversation runs "
                 "what the model calls: make the function a tool with function_tool(...)."
             )
-    request = {**request, "tools": tools}
+    request["tools"] = tools
     messages = request.get("messages")
     if not (is_lazy(messages) or is_sequence(messages)):
         make_round(request)  # says what is wrong with them
@@ -301,10 +272,10 @@ def make_conversation(
     return Conversation(
         lambda messages: make_round({**request, "messages": messages}),
         messages,
-        max_rounds=max_rounds,
-        total_time=total_time,
-        limit=tool_limit,
-        on_error=on_tool_error,
+        max_rounds=options.get("max_rounds", DEFAULT_MAX_ROUNDS),
+        total_time=options.get("total_time"),
+        limit=limit,
+        on_error=on_error,
         n=request.get("n"),
         limits=settings.limits,
         observers=settings.observer,

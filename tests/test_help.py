@@ -13,6 +13,7 @@ from anyio_writer import (
     AsyncWriter,
     ChatRequest,
     Configuration,
+    ConversationOptions,
     chat_stream_from,
     open_chat_stream,
     open_conversation,
@@ -46,7 +47,7 @@ def test_a_signature_names_every_argument(function: Any, names: set[str]) -> Non
     assert required - {"self", "source"} == {"model", "messages"} & names
 
 
-@pytest.mark.parametrize("described", [ChatRequest, Configuration])
+@pytest.mark.parametrize("described", [ChatRequest, Configuration, ConversationOptions])
 def test_a_docstring_describes_every_argument(described: Any) -> None:
     for name in described.__annotations__:
         assert f"    {name}: " in (described.__doc__ or ""), name
