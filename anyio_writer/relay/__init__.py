@@ -25,5 +25,6 @@ from .log import Lease as Lease
 from .log import Receipt as Receipt
 from .log import RelayStatus as RelayStatus
 from .memory import MemoryRelay as MemoryRelay
+from .redis import RedisRelay as RedisRelay
 from .replay import RelayedConversation as RelayedConversation
 from .replay import RelayedStream as RelayedStream

@@ -84,6 +84,7 @@ class Relay(Log):
         self._flush = flush
         self._flush_bytes = flush_bytes
         self._tasks: TaskGroup | None = None
+        self._io: TaskGroup | None = None
         self._loop: object = None
 
     # Lifetime.
@@ -95,21 +96,24 @@ class Relay(Log):
             RelayUnavailableError: The server cannot be reached, or refuses.
         """
 
-    async def _disconnect(self) -> None:
-        """Let go of everything. The caller shields and bounds this."""
+    def _disconnect(self) -> None:
+        """Let go of everything: nothing more can be asked."""
 
     async def __aenter__(self) -> Self:
-        if self._tasks is not None:
+        if self._io is not None:
             raise WriterError("A relay can be entered only once; make another one.")
+        # The tasks that produce end before the connections that they need.
+        self._io = anyio.create_task_group()
         self._tasks = anyio.create_task_group()
+        await self._io.__aenter__()
         try:
             await self._connect()
-        except BaseException:
-            with anyio.move_on_after(CLEANUP_TIME, shield=True):
-                await self._disconnect()
+        except BaseException as exc:
+            self._disconnect()
+            await _leave(self._io, exc)
             raise
-        self._loop = current_token()
         await self._tasks.__aenter__()
+        self._loop = current_token()
         return self
 
     async def __aexit__(
@@ -118,20 +122,16 @@ class Relay(Log):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._tasks is not None  # noqa: S101 - for type checkers: it was entered
         self._loop = None
-        self._tasks.cancel_scope.cancel()
         try:
-            # The block's exception does not meet the task group, which would wrap it. Tasks in
-            # there raise nothing.
-            await self._tasks.__aexit__(None, None, None)
-        except anyio.get_cancelled_exc_class():
-            # A cancel scope's comes again where it is still wanted, and the block's goes on.
-            if exc is None or anyio.current_effective_deadline() > -math.inf:
-                raise
+            await _leave(self._task_group(), exc)
         finally:
-            with anyio.move_on_after(CLEANUP_TIME, shield=True):
-                await self._disconnect()
+            self._disconnect()
+            await _leave(self._io_tasks(), exc)
+
+    def _io_tasks(self) -> TaskGroup:
+        assert self._io is not None  # noqa: S101 - for type checkers: it was entered
+        return self._io
 
     def _check_open(self) -> None:
         if self._loop is None:
@@ -533,6 +533,24 @@ class Relay(Log):
         except Exception:
             # Readers only learn its class.
             _logger.exception("The answer %r failed.", lease.key)
+
+
+async def _leave(tasks: TaskGroup, exc: BaseException | None) -> None:
+    """Cancel and leave a task group whose tasks raise nothing.
+
+    The block's exception does not meet it, since it would be wrapped.
+
+    Args:
+        tasks: The group.
+        exc: The block's exception, if any.
+    """
+    tasks.cancel_scope.cancel()
+    try:
+        await tasks.__aexit__(None, None, None)
+    except anyio.get_cancelled_exc_class():
+        # A cancel scope's comes again where it is still wanted, and the block's goes on.
+        if exc is None or anyio.current_effective_deadline() > -math.inf:
+            raise
 
 
 def _check_key(key: object) -> None:

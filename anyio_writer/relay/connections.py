@@ -1,0 +1,298 @@
+"""Connections to Redis or Valkey: made when needed, made again when lost, and asked until it works.
+
+They are coredis's, without its pool, which loses a connection's place whenever a task is cancelled
+while it connects. Each runs as a task of the relay's.
+"""
+
+from __future__ import annotations
+
+import binascii
+import math
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from coredis.connection import BaseConnection
+from coredis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,  # noqa: A004 - coredis's own
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    TryAgainError,
+)
+from coredis.pool import ConnectionPool
+from coredis.typing import RedisError
+
+from ..errors import RelayUnavailableError, printable
+from .scripts import Script
+
+Address: TypeAlias = tuple[str, int]
+Ask: TypeAlias = Callable[[Any], Awaitable[Any]]
+AskBlocking: TypeAlias = Callable[[Any, int, float], Awaitable[Any]]
+
+_SLOTS: Final = 16384  # of a cluster
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 0.5
+"""How long to wait between two tries, in seconds."""
+
+_KEPT_IDLE: Final = 10.0
+"""For how many seconds a connection is kept that no reader waits on."""
+
+_PASSING: Final = (
+    ConnectionError,
+    BusyLoadingError,
+    ReadOnlyError,
+    ClusterDownError,
+    TryAgainError,
+    AskError,
+    OSError,
+    TimeoutError,
+)
+"""Errors that time or another connection may cure."""
+
+_PASSING_CODES: Final = ("OOM", "MASTERDOWN", "MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED")
+"""The same, of errors that have no class of their own."""
+
+
+class Connections:
+    """All connections of one relay.
+
+    Args:
+        url: Of the server, or of one node of a cluster.
+        tasks: Where they run.
+        patience: For how many seconds an operation is tried again.
+        ssl_context: For TLS.
+    """
+
+    def __init__(
+        self, url: str, tasks: TaskGroup, *, patience: float, ssl_context: ssl.SSLContext | None
+    ) -> None:
+        if url.startswith("rediss:"):
+            ssl_context = ssl_context or ssl.create_default_context()
+        self._patience = patience
+        self._reply_time = patience / 3  # for a reply that needs no waiting
+        options: Any = {"ssl_context": ssl_context} if ssl_context is not None else {}
+        # Never entered: it reads the URL.
+        pool: Any = ConnectionPool.from_url(
+            url, decode_components=True, connect_timeout=self._reply_time, **options
+        )
+        self._pool = pool
+        self._tasks = tasks
+        self._shared: dict[Address, BaseConnection] = {}
+        self._connecting = anyio.Lock()
+        self._idle: dict[Address, deque[tuple[float, BaseConnection]]] = {}
+        self._home: Address = self._pool.location.host, self._pool.location.port
+        self._nodes: dict[int, Address] = {}  # of a cluster, by slot
+        self._is_closed = False
+
+    def close(self) -> None:
+        """End all connections. Who still waits on one gets an error."""
+        self._is_closed = True
+        for connection in self._shared.values():
+            connection.invalidate()
+        for idle in self._idle.values():
+            for _, connection in idle:
+                connection.invalidate()
+        self._shared.clear()
+        self._idle.clear()
+
+    # Operations.
+
+    async def call(self, name: bytes, ask: Ask) -> Any:
+        """Ask what is answered at once.
+
+        Args:
+            name: A key that it is about: in a cluster, that tells the node.
+            ask: Asks a connection.
+
+        Raises:
+            RelayUnavailableError: It did not work for as long as ``patience``, or never will.
+        """
+
+        async def attempt(address: Address) -> Any:
+            connection: BaseConnection | None = None
+            try:
+                with anyio.fail_after(self._reply_time):
+                    connection = await self._shared_connection(address)
+                    return await ask(connection)
+            except _UNUSABLE:
+                if connection is not None:
+                    connection.invalidate()
+                raise
+
+        return await self._persist(name, attempt)
+
+    async def wait(self, name: bytes, seconds: float, ask: AskBlocking) -> Any:
+        """Ask what the server may answer only after a while, on a connection of its own.
+
+        A wait is cut into parts, so that a connection that has died is noticed.
+
+        Args:
+            name: A key that it is about.
+            seconds: How long to wait at most. It may be less.
+            ask: Asks a connection to wait for so many milliseconds, and gives up after so many
+                seconds.
+
+        Raises:
+            RelayUnavailableError: It did not work for as long as ``patience``, or never will.
+        """
+        block = min(seconds, self._reply_time)
+
+        async def attempt(address: Address) -> Any:
+            connection = await self._waiting_connection(address)
+            try:
+                reply = await ask(connection, max(round(block * 1000), 1), block + self._reply_time)
+            except BaseException:
+                # Also a cancellation: its reply would be taken for that to the next question.
+                connection.invalidate()
+                raise
+            self._keep(address, connection)
+            return reply
+
+        return await self._persist(name, attempt)
+
+    async def run_script(
+        self, connection: Any, script: Script, names: Sequence[bytes], args: Sequence[Any]
+    ) -> Any:
+        """Run a script, which the server may not know yet."""
+        rest = (len(names), *names, *args)
+        try:
+            return await connection.create_request(b"EVALSHA", script.sha, *rest)
+        except NoScriptError:
+            return await connection.create_request(b"EVAL", script.text, *rest)
+
+    async def _persist(self, name: bytes, attempt: Callable[[Address], Awaitable[Any]]) -> Any:
+        deadline = math.inf
+        pause = _FIRST_PAUSE
+        while True:
+            address = self._address_of(name)
+            try:
+                return await attempt(address)
+            except MovedError as exc:
+                self._nodes[exc.slot_id] = exc.host or address[0], exc.port
+                error: Exception = exc
+            except Exception as exc:
+                if self._is_closed:
+                    raise RelayUnavailableError("The relay was left.") from exc
+                if not _is_passing(exc):
+                    raise _refused(exc) from exc
+                error = exc
+                # The node may be gone for good; any other knows where its slots went.
+                self._nodes.pop(slot_of(name), None)
+            now = anyio.current_time()
+            deadline = min(deadline, now + self._patience)
+            if now >= deadline:
+                raise _unavailable(error, self._patience) from error
+            await anyio.sleep(min(pause, deadline - now))
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    # Connections.
+
+    async def _shared_connection(self, address: Address) -> BaseConnection:
+        connection = self._shared.get(address)
+        if connection is not None and connection.usable:
+            return connection
+        async with self._connecting:
+            connection = self._shared.get(address)
+            if connection is None or not connection.usable:
+                connection = self._shared[address] = await self._make(address)
+            return connection
+
+    async def _waiting_connection(self, address: Address) -> BaseConnection:
+        idle = self._idle.get(address)
+        while idle:
+            _, connection = idle.pop()
+            if connection.usable:
+                return connection
+        return await self._make(address)
+
+    def _keep(self, address: Address, connection: BaseConnection) -> None:
+        """A connection that nobody waits on any more: for the next one who does."""
+        if self._is_closed:
+            connection.invalidate()
+            return
+        now = anyio.current_time()
+        idle = self._idle.setdefault(address, deque())
+        idle.append((now, connection))
+        while idle[0][0] < now - _KEPT_IDLE:
+            idle.popleft()[1].invalidate()
+
+    async def _make(self, address: Address) -> BaseConnection:
+        if self._is_closed:
+            raise RelayUnavailableError("The relay was left.")
+        location = self._pool.location
+        if address != self._home:
+            location = type(location)(*address)
+        connection: BaseConnection = self._pool.connection_class(
+            location, **self._pool.connection_kwargs
+        )
+        with anyio.fail_after(self._reply_time):
+            await self._tasks.start(_run, connection)
+        return connection
+
+    # Clusters.
+
+    def _address_of(self, name: bytes) -> Address:
+        return self._nodes.get(slot_of(name), self._home) if self._nodes else self._home
+
+
+_UNUSABLE: Final = (ConnectionError, ReadOnlyError, OSError, TimeoutError)
+"""Errors after which a connection is of no use."""
+
+
+async def _run(connection: BaseConnection, *, task_status: TaskStatus[None]) -> None:
+    """Run a connection to its end, whatever that is: whoever uses it gets the error."""
+    has_started = False
+
+    class Status:
+        def started(self, value: Any = None) -> None:
+            nonlocal has_started
+            has_started = True
+            task_status.started(value)
+
+    try:
+        await connection.run(task_status=Status())
+    except Exception:
+        if not has_started:
+            raise
+
+
+def slot_of(name: bytes) -> int:
+    """The slot of a key, by its hash tag (the Redis Cluster specification, "Key distribution")."""
+    start = name.find(b"{")
+    end = name.find(b"}", start + 1)
+    if 0 <= start < end - 1:
+        name = name[start + 1 : end]
+    return binascii.crc_hqx(name, 0) % _SLOTS
+
+
+def _is_passing(error: Exception) -> bool:
+    if isinstance(error, RelayUnavailableError):
+        return False
+    if isinstance(error, _PASSING):
+        return True
+    # Older servers put the code of an error in a script behind a sentence about the script.
+    return isinstance(error, RedisError) and any(code in str(error) for code in _PASSING_CODES)
+
+
+def _unavailable(error: Exception, seconds: float) -> RelayUnavailableError:
+    return RelayUnavailableError(
+        f"The relay's server could not be used for {seconds:g} s (the lease): {_said(error)}"
+    )
+
+
+def _refused(error: Exception) -> RelayUnavailableError:
+    if isinstance(error, RelayUnavailableError):
+        return error
+    return RelayUnavailableError(f"The relay's server refused what it was asked: {_said(error)}")
+
+
+def _said(error: Exception) -> str:
+    return printable(f"{type(error).__name__}: {error}".rstrip(": "), 300)

@@ -1,0 +1,222 @@
+"""A relay on Redis or Valkey: each answer is a stream there, and each change of it one script."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from ..errors import ConfigurationError, LeaseLostError, RelayUnavailableError
+from .base import Relay
+from .log import Election, EndState, Entry, Lease, Receipt, RelayStatus, State
+from .scripts import APPEND, ELECT, EXPIRE, FINISH, RELEASE, STATUS, STOP, Script
+
+if TYPE_CHECKING:
+    from .connections import Connections
+
+_SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
+
+_READ_AT_ONCE: Final = 64
+"""How many entries one read brings at most. Each is ``flush_bytes`` or a single chunk."""
+
+_FIELD: Final = b"d"
+"""The name of an entry's only field."""
+
+_LOST: Final = -1
+"""What scripts return in place of a length if the lease has run out."""
+
+
+class RedisRelay(Relay):
+    """Answers in Redis (from 6.2 on) or Valkey, a single server or a cluster.
+
+    Entering it connects. There is one connection for all that does not wait, and one for each
+    reader that waits for its next entry. It needs the extra ``relay``.
+
+    Args:
+        url: ``redis://user:password@host:port/database``; ``rediss`` for TLS, ``valkey`` and
+            ``valkeys`` mean the same. Of a cluster any node.
+        prefix: What all keys begin with: ``{prefix:key}:``.
+        ttl: For how many seconds an answer is kept after the last write to it.
+        lease: After how many seconds without a word a producer counts as lost. The server may be
+            away for as long, too.
+        flush: How many seconds lie between two writes of one answer at least.
+        flush_bytes: How large an entry gets, in bytes, unless a single chunk is larger.
+        ssl_context: For TLS; by default one that checks the server's certificate and name.
+
+    Raises:
+        ConfigurationError: One of these is wrong.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "anyio-writer",
+        ttl: float = 3600.0,
+        lease: float = 10.0,
+        flush: float = 0.02,
+        flush_bytes: int = 64 * 1024,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(ttl=ttl, lease=lease, flush=flush, flush_bytes=flush_bytes)
+        if not isinstance(prefix, str) or "{" in prefix or "}" in prefix:
+            raise ConfigurationError(f"prefix must be a text without braces, not {prefix!r}.")
+        self._url = _checked(url)
+        self._ssl_context = ssl_context
+        self._prefix = prefix
+        self._lease_ms = _milliseconds(lease)
+        self._ttl_ms = _milliseconds(ttl)
+        self._open_connections: Connections | None = None
+
+    # Lifetime.
+
+    async def _connect(self) -> None:
+        # The client takes half a second to import, and is part of an extra.
+        from .connections import Connections  # noqa: PLC0415
+
+        self._open_connections = Connections(
+            self._url, self._io_tasks(), patience=self._lease, ssl_context=self._ssl_context
+        )
+        await self._open_connections.call(b"", lambda c: c.create_request(b"PING"))
+
+    def _disconnect(self) -> None:
+        connections, self._open_connections = self._open_connections, None
+        if connections is not None:
+            connections.close()
+
+    @property
+    def _connections(self) -> Connections:
+        if self._open_connections is None:
+            raise RelayUnavailableError("The relay is not open, so nothing can be asked of it.")
+        return self._open_connections
+
+    # Producers.
+
+    async def elect(self, key: str, token: str) -> Election:  # noqa: D102 - as in the base class
+        names = self._names(key)[:2]
+        won, generation = await self._run(ELECT, names, token, self._lease_ms, self._ttl_ms)
+        lease = Lease(key=key, token=token, generation=generation) if won else None
+        return Election(lease, generation)
+
+    async def append(self, lease: Lease, number: int, data: bytes, events: int) -> Receipt:  # noqa: D102
+        return await self._write(APPEND, lease, number, data, events)
+
+    async def finish(  # noqa: D102
+        self, lease: Lease, number: int, data: bytes, events: int, state: EndState
+    ) -> Receipt:
+        return await self._write(FINISH, lease, number, data, events, state)
+
+    async def _write(
+        self, script: Script, lease: Lease, number: int, data: bytes, events: int, *more: str
+    ) -> Receipt:
+        entries, stop_wanted = await self._run(
+            script,
+            self._names(lease.key, lease.generation),
+            lease.token,
+            self._lease_ms,
+            self._ttl_ms,
+            number,
+            events,
+            data,
+            *more,
+        )
+        if entries == _LOST:
+            raise LeaseLostError(
+                f"The lease on {lease.key!r} has run out, so nothing more can be published there."
+            )
+        return Receipt(entries, bool(stop_wanted))
+
+    async def release(self, lease: Lease) -> None:  # noqa: D102
+        await self._run(RELEASE, self._names(lease.key)[1:2], lease.token)
+
+    # Readers.
+
+    async def read(self, key: str, generation: int, after: int, wait: float) -> list[Entry]:  # noqa: D102
+        name = self._names(key, generation)[2]
+        tail = (b"STREAMS", name, b"%d-0" % after)
+        if wait <= 0:
+            reply = await self._connections.call(
+                name, lambda c: c.create_request(b"XREAD", b"COUNT", _READ_AT_ONCE, *tail)
+            )
+        else:
+            reply = await self._connections.wait(
+                name,
+                wait,
+                lambda c, block, timeout: c.create_request(
+                    b"XREAD",
+                    b"COUNT",
+                    _READ_AT_ONCE,
+                    b"BLOCK",
+                    block,
+                    *tail,
+                    timeout=timeout,
+                    disconnect_on_cancellation=True,
+                ),
+            )
+        if not reply:
+            return []
+        # A map of streams to lists of an ID, "number-0", and a list of a field and its value.
+        (entries,) = reply.values()
+        return [Entry(int(number.partition(b"-")[0]), fields[1]) for number, fields in entries]
+
+    async def status(self, key: str) -> RelayStatus:  # noqa: D102
+        generation, state, started, ended, events, lease_left = await self._run(
+            STATUS, self._names(key)[:2]
+        )
+        if not generation:
+            return RelayStatus(key=key)
+        shown: State = state.decode()
+        return RelayStatus(
+            key=key,
+            state=shown,
+            generation=generation,
+            started_at=started / 1e6,
+            ended_at=ended / 1e6 if ended else None,
+            events=events,
+            lease_left=max(lease_left, 0) / 1000,
+        )
+
+    async def stop(self, key: str) -> bool:  # noqa: D102
+        return bool(await self._run(STOP, self._names(key)[:2]))
+
+    async def expire(self, key: str, after: float = 0.0) -> bool:  # noqa: D102
+        generation = (await self.status(key)).generation
+        if not generation:
+            return False
+        names = self._names(key, generation)
+        return bool(await self._run(EXPIRE, names, generation, _milliseconds(after)))
+
+    # Asking.
+
+    def _names(self, key: str, generation: int = 0) -> list[bytes]:
+        """The keys that hold an answer. All have one hash tag, so that a node has all of them."""
+        tag = f"{{{self._prefix}:{key}}}:".encode(errors="surrogatepass")
+        return [tag + b"meta", tag + b"lease", tag + b"log:%d" % generation]
+
+    async def _run(self, script: Script, names: list[bytes], *args: Any) -> Any:
+        """Run a script; see ``scripts.py`` for what each takes and returns."""
+        connections = self._connections
+        return await connections.call(
+            names[0], lambda c: connections.run_script(c, script, names, args)
+        )
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(round(seconds * 1000), 0)
+
+
+def _checked(url: object) -> str:
+    """A URL that the client reads. It is never shown, for it may hold a password."""
+    if isinstance(url, str):
+        scheme, separator, rest = url.partition("://")
+        known = _SCHEMES.get(scheme.lower())
+        try:
+            if separator and known and urlsplit(url).hostname:
+                _ = urlsplit(url).port
+                return f"{known}://{rest}"
+        except ValueError:  # a port that is none, brackets that do not match
+            pass
+    raise ConfigurationError(
+        "The relay's url must be like 'redis://user:password@host:6379/0', or begin with "
+        f"{', '.join(list(_SCHEMES)[1:])}."
+    )
