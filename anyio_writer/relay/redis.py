@@ -44,7 +44,7 @@ class RedisRelay(Relay):
         ssl_context: For TLS; by default one that checks the server's certificate and name.
 
     Raises:
-        ConfigurationError: One of these is wrong.
+        ConfigurationError: One of these is wrong; on entry, the client is not installed.
     """
 
     def __init__(
@@ -71,9 +71,13 @@ class RedisRelay(Relay):
     # Lifetime.
 
     async def _connect(self) -> None:
-        # The client takes half a second to import, and is part of an extra.
-        from .connections import Connections  # noqa: PLC0415
-
+        try:
+            # The client takes half a second to import, and is part of an extra.
+            from .connections import Connections  # noqa: PLC0415
+        except ModuleNotFoundError as exc:
+            raise ConfigurationError(
+                f"A RedisRelay needs {exc.name}: pip install 'anyio-writer[relay]'."
+            ) from exc
         self._open_connections = Connections(
             self._url, self._io_tasks(), patience=self._lease, ssl_context=self._ssl_context
         )
