@@ -28,15 +28,15 @@ from anyio_writer import (
 )
 from anyio_writer.testing import ChatServer, ThreadsafeEvent
 
-PUBLISHER = "aclose batches close start_soon subscribe timings until_done"
+PUBLISHER = "aclose batches close has_begun start_soon subscribe timings until_done"
 RESULT = "current_completion_snapshot get_final_completion"
 DOCUMENTED = {
     "AsyncWriter": "aclose chat with_options",
     "Chat": "conversation stream",
-    "ChatCompletionStream": f"{PUBLISHER} {RESULT} bytes_received chunk_count get_final_text "
+    "ChatCompletionStream": f"{PUBLISHER} {RESULT} bytes_received chunk_count get_final_text n "
     "request_id response run_tools text_deltas usage",
     "Conversation": f"{PUBLISHER} {RESULT} completions messages",
-    "Subscription": "aclose batches dropped is_closed snapshot",
+    "Subscription": "aclose batch_nowait batches dropped is_closed snapshot",
     "Batches": "aclose",
     "ToolRuns": "messages results results_after results_so_far",
     "ResponseType": "decode param partial type",
@@ -48,7 +48,7 @@ DOCUMENTED = {
     "pending raise_pending_error reconnection_time",
     "ChatCompletionStreamState": f"{RESULT} all_finished chunk_count complete completion_so_far "
     "content_at cut_off_calls done_calls done_received feed feed_data finish "
-    "finish_reasons_are_reliable handle_chunk has_content is_settled parse_error remember "
+    "finish_reasons_are_reliable handle_chunk has_content is_settled n parse_error remember "
     "truncated_error usage",
     "ChatServer": "add connections requests url wait_disconnect wait_request",
     "ThreadsafeEvent": "is_set set wait",

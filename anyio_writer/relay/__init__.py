@@ -9,6 +9,9 @@ process. ::
             async for event in stream: ...
 """
 
+import sys as _sys
+from typing import TYPE_CHECKING
+
 from ..errors import KeyTakenError as KeyTakenError
 from ..errors import LeaseLostError as LeaseLostError
 from ..errors import ProducerFailedError as ProducerFailedError
@@ -22,9 +25,19 @@ from .base import Relay as Relay
 from .log import Election as Election
 from .log import Entry as Entry
 from .log import Lease as Lease
+from .log import Log as Log
 from .log import Receipt as Receipt
 from .log import RelayStatus as RelayStatus
 from .memory import MemoryRelay as MemoryRelay
 from .redis import RedisRelay as RedisRelay
 from .replay import RelayedConversation as RelayedConversation
 from .replay import RelayedStream as RelayedStream
+
+if not TYPE_CHECKING:  # which reads the imports above instead
+    __all__ = [
+        name
+        for name in globals()
+        if not name.startswith("_")
+        and name != "TYPE_CHECKING"
+        and f"{__name__}.{name}" not in _sys.modules  # an import binds submodules, too
+    ]

@@ -239,10 +239,10 @@ async def test_a_long_answer(machine: Machine, key: str) -> None:
     text = [f"{number} " for number in range(20_000)]
     body = Body(b"".join(whole(*text)))
     async with machine() as relay:
-        async with anyio.create_task_group() as tg:
-            tg.start_soon(publish, relay, key, chat_stream_from(body))
-            async with relay.open_stream(key, wait=5) as stream:
-                assert [each async for each in stream.text_deltas()] == text
+        async with anyio.create_task_group() as tg, chat_stream_from(body) as stream:
+            tg.start_soon(relay.publish, key, stream)
+            async with relay.open_stream(key, wait=5) as reader:
+                assert [each async for each in reader.text_deltas()] == text
         async with relay.open_stream(key) as stream:
             assert await stream.get_final_text() == "".join(text)
 
