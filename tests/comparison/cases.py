@@ -30,6 +30,11 @@ def text(piece: str, reason: str | None = None, **rest: Any) -> Any:
     return chunk({"role": "assistant", "content": piece}, reason, **rest)
 
 
+def answer(choice: dict[str, object], reason: str = "stop") -> Any:
+    """A last chunk, whose choice has other fields than the usual ones."""
+    return {**chunk({}), "choices": [{"index": 0, "finish_reason": reason, **choice}]}
+
+
 def call(reason: str | None = None, /, *, arguments: object = None, **head: object) -> Any:
     """A chunk with a piece of a tool call."""
     function: dict[str, object] = {"arguments": arguments}
@@ -40,7 +45,7 @@ def call(reason: str | None = None, /, *, arguments: object = None, **head: obje
 
 STOP: Final = chunk({}, "stop")
 CALLS: Final = chunk({}, "tool_calls")
-USAGE: Final = {**chunk({}), "choices": [], "usage": {"total_tokens": 3}}
+USAGE: Final[dict[str, Any]] = {**chunk({}), "choices": [], "usage": {"total_tokens": 3}}
 OPEN: Final = {"index": 0, "id": "c1", "type": "function", "name": "f"}
 WHOLE: Final = {**OPEN, "arguments": '{"a":1}'}
 NULLS: Final = {"index": 0, "id": None, "type": None, "name": None}
@@ -238,14 +243,211 @@ CASES: Final = [
         "text 'Hello'; None",
         HELLO,
     ),
+    Case(
+        "whole message instead of deltas",
+        data(answer({"message": {"role": "assistant", "content": "Hello"}})),
+        "AttributeError",
+        HELLO,
+    ),
+    Case(
+        "whole message behind its deltas",
+        data(
+            text("Hel"),
+            text("lo"),
+            answer({"message": {"role": "assistant", "content": "Hello"}}),
+        ),
+        "AttributeError",
+        HELLO,
+    ),
+    Case(
+        "finish reason on every chunk",
+        data(text("Hel", "stop"), text("lo", "stop"), "[DONE]"),
+        "text 'Hello', but 'Hel' in content.done; stop",
+        HELLO,
+    ),
+    Case(
+        "tool call without an index, with a new id in each piece",
+        data(
+            ROLE,
+            call(id="c1", type="function", name="f"),
+            call(id="c2", arguments='{"a"'),
+            call(id="c3", arguments=":1}"),
+            CALLS,
+        ),
+        "TypeError",
+        CALLED,
+    ),
+    Case(
+        "empty object before the real arguments",
+        data(
+            ROLE,
+            call(**OPEN, arguments="{}"),
+            call(index=0, arguments='{"a"'),
+            call(index=0, arguments=":1}"),
+            CALLS,
+        ),
+        """call f '{}{"a":1}' (1 done); tool_calls""",
+        CALLED,
+    ),
+    Case(
+        "whole tool call sent twice",
+        data(ROLE, call(**WHOLE), call(**WHOLE), CALLS),
+        """call ff '{"a":1}{"a":1}' (1 done); tool_calls""",
+        CALLED,
+    ),
+    Case(
+        "empty list for no arguments, as PHP writes it",
+        data(ROLE, call(**OPEN, arguments=[]), CALLS),
+        "call f [] (1 done); tool_calls",
+        "call f '{}' (1 done); tool_calls",
+    ),
+    Case(
+        "id of a tool call is a number",
+        data(ROLE, call(**{**WHOLE, "id": 7}), CALLS),
+        """call f '{"a":1}' with the id 7 (1 done); tool_calls""",
+        """call f '{"a":1}' (1 done); tool_calls""",
+    ),
+    Case(
+        "tool call cut off in its arguments, under the reason tool_calls",
+        data(ROLE, call(**OPEN, arguments='{"a"'), CALLS),
+        """call f '{"a"' (1 done); tool_calls""",
+        """call f '{"a"' (0 done); tool_calls""",
+    ),
+    Case(
+        "tool call cut off by max_tokens",
+        data(ROLE, call(**OPEN, arguments='{"a"'), chunk({}, "length")),
+        """call f '{"a"' (1 done); length""",
+        """call f '{"a"' (0 done); length""",
+    ),
+    Case(
+        "deprecated function_call",
+        data(
+            chunk({"function_call": {"name": "f", "arguments": '{"a"'}}),
+            chunk({"function_call": {"arguments": ":1}"}}),
+            chunk({}, "function_call"),
+        ),
+        "function_call",
+        """call f '{"a":1}' (1 done); function_call""",
+    ),
+    Case(
+        "call of a custom tool",
+        data(
+            chunk(
+                {
+                    "tool_calls": [
+                        {
+                            "index": 0,
+                            "id": "c1",
+                            "type": "custom",
+                            "custom": {"name": "f", "input": "ls"},
+                        }
+                    ]
+                }
+            ),
+            CALLS,
+        ),
+        "AttributeError",
+        "call f 'ls' (1 done); tool_calls",
+    ),
+    Case(
+        "reasoning before the text",
+        data(
+            chunk({"reasoning_content": "h"}),
+            chunk({"reasoning_content": "m"}),
+            text("Hello"),
+            STOP,
+        ),
+        "reasoning 'hm' (no event); text 'Hello'; stop",
+        "reasoning 'hm'; text 'Hello'; stop",
+    ),
+    Case(
+        "text in content blocks",
+        data(
+            chunk({"content": [{"type": "text", "text": "Hel"}]}),
+            chunk({"content": [{"type": "text", "text": "lo"}]}),
+            STOP,
+        ),
+        "RuntimeError",
+        HELLO,
+    ),
+    Case(
+        "thinking in content blocks, then text",
+        data(
+            chunk(
+                {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}
+            ),
+            text("Hello"),
+            STOP,
+        ),
+        "text [{'type': 'thinking', 'thinking': [{'type': 'text', 'text': 'hm'}]}]; stop",
+        "reasoning 'hm'; text 'Hello'; stop",
+    ),
+    Case(
+        "annotations in two chunks",
+        data(
+            chunk({"content": "Hello", "annotations": [{"url": "a"}]}),
+            chunk({"annotations": [{"url": "b"}]}),
+            STOP,
+        ),
+        "RuntimeError",
+        HELLO,
+    ),
+    Case(
+        "character cut between two chunks",
+        data(text("a\ud83d"), text("\ude00", "stop")),
+        r"text 'a\ud83d\ude00'; stop",
+        "text 'a😀'; stop",
+    ),
+    Case(
+        "usage inside the choice",
+        data(text("Hello"), answer({"delta": {}, "usage": {"total_tokens": 3}})),
+        HELLO,
+        f"{HELLO}; 3 tokens",
+    ),
+    Case(
+        "usage in a field of the server's own",
+        data(text("Hello"), {**STOP, "x_groq": {"usage": {"total_tokens": 3}}}),
+        HELLO,
+        f"{HELLO}; 3 tokens",
+    ),
+    Case(
+        "counts of tokens in two chunks",
+        data(text("Hello"), STOP, USAGE, {**USAGE, "usage": {"prompt_tokens": 1}}),
+        HELLO,
+        f"{HELLO}; 3 tokens",
+    ),
+    Case(
+        "counts of tokens as floats",
+        data(text("Hello"), STOP, {**USAGE, "usage": {"total_tokens": 3.0}}),
+        f"{HELLO}; 3.0 tokens",
+        f"{HELLO}; 3 tokens",
+    ),
+    Case(
+        "error inside a choice",
+        data(text("Hel"), answer({"delta": {}, "error": {"message": "overloaded"}}, "error")),
+        "text 'Hel'; error",
+        "APIStreamError, keeping text 'Hel'",
+    ),
+    Case(
+        "error without the key error",
+        data(text("Hel"), {"code": "InvalidParameter", "message": "too long"}),
+        "TypeError",
+        "APIStreamError, keeping text 'Hel'",
+    ),
+    Case(
+        "error in the field detail, with status 200",
+        data({"detail": "overloaded"}),
+        "KeyError",
+        "APIStreamError",
+    ),
 ]
 
 HEAD: Final = """\
 # Compared with the official SDK
 
-What the `chat.stream()` helper of writer-sdk 3.0.0 makes of streams that servers are known to
-send, and what this library makes of them. "Done" counts the
-`tool_calls.function.arguments.done` events.
+Servers are known to send these streams. The table shows what the `chat.stream()` helper of
+writer-sdk 3.0.0 makes of them, and what this library makes of them. "Done" counts the
+`tool_calls.function.arguments.done` events, which an application waits for before it runs a tool.
 
 `tests/comparison` runs both on every row. The table is generated:
 `python tests/comparison/cases.py > docs/compared-with-the-sdk.md`.

@@ -31,27 +31,43 @@ def transport(body: str) -> httpx.MockTransport:
 
 def outcome(completion: Any, events: list[Any]) -> str:
     """What came of a stream, in words."""
-    done = sum(event.type == "tool_calls.function.arguments.done" for event in events)
     parts: list[str] = []
+    texts = [choice.message.content for choice in completion.choices]
     for choice in completion.choices:
         message = choice.message
-        calls = [
-            f"call {call.function.name} {call.function.arguments!r}"
-            for call in message.tool_calls or ()
-        ]
+        if reasoning := getattr(message, "reasoning_content", None):
+            has_event = any(event.type == "reasoning.delta" for event in events)
+            parts.append(f"reasoning {reasoning!r}{'' if has_event else ' (no event)'}")
         if message.content is not None and (message.content or not choice.finish_reason):
-            parts.append(f"text {message.content!r}")
-        if calls:
-            parts.append(f"{', '.join(calls)} ({done} done)")
+            parts.append(f"text {message.content!r}{early_text(texts, events)}")
+        if message.tool_calls:
+            parts.append(calls_in_words(message.tool_calls, events))
         parts.append(str(choice.finish_reason))
         graph = getattr(message, "graph_data", None)
         if graph is not None and graph.status is not None:
             parts.append(f"status {graph.status!r}")
         if graph is not None and graph.sources:
             parts.append(f"{len(graph.sources)} source")
-    if completion.usage is not None:
+    if completion.usage is not None and completion.usage.total_tokens is not None:
         parts.append(f"{completion.usage.total_tokens} tokens")
     return "; ".join(parts)
+
+
+def early_text(texts: list[object], events: list[Any]) -> str:
+    """The text of the first ``content.done`` event that is the text of no choice."""
+    for event in events:
+        if event.type == "content.done" and event.content not in texts:
+            return f", but {event.content!r} in content.done"
+    return ""
+
+
+def calls_in_words(calls: list[Any], events: list[Any]) -> str:
+    done = sum(each.type == "tool_calls.function.arguments.done" for each in events)
+    words: list[str] = []
+    for call in calls:
+        id_ = "" if isinstance(call.id, str) else f" with the id {call.id}"
+        words.append(f"call {call.function.name} {call.function.arguments!r}{id_}")
+    return f"{', '.join(words)} ({done} done)"
 
 
 async def by_the_sdk(body: str) -> str:
