@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -56,5 +57,8 @@ class SDK:
 
 
 @pytest.fixture
-def sdk() -> SDK:
-    return SDK()
+def sdk(caplog: pytest.LogCaptureFixture) -> Iterator[SDK]:
+    """A new one, whose contexts are left in the tasks in which they were entered."""
+    yield SDK()
+    records = [*caplog.get_records("call"), *caplog.get_records("teardown")]
+    assert not [each for each in records if each.name.startswith("opentelemetry.context")]
