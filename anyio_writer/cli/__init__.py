@@ -25,7 +25,7 @@ _COMPLETING: Final = "_ANYIO_WRITER_COMPLETE"
 
 @runtime_checkable
 class _ArgumentError(Protocol):
-    """What typer raises for wrong arguments; the class has no name that all versions share."""
+    """What typer raises for invalid arguments. The class has a different name in each version."""
 
     exit_code: int
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as exc:
         if _COMPLETING in os.environ:  # typer has answered the shell
             return exc.code if isinstance(exc.code, int) else Exit.OK
-        _forget_stdout()  # typer's word for a broken pipe
+        _forget_stdout()  # typer turns a broken pipe into this
         return Exit.PIPE
     return code
 
@@ -65,7 +65,7 @@ def _start(arguments: list[str]) -> int:
         return Exit.OK
     try:
         from .app import app  # noqa: PLC0415 - it may be missing
-        from .help import help_width  # noqa: PLC0415 - likewise
+        from .help import help_width  # noqa: PLC0415 - it may be missing
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] not in _EXTRA:
             raise
@@ -87,7 +87,7 @@ def _run(command: Callable[[], int | None]) -> int:
         return exc.exit_code
     except CommandError as exc:
         return _fail(exc.message, exc.exit_code)
-    except Exception as exc:  # a traceback would help nobody at a prompt
+    except Exception as exc:  # a traceback does not help at a prompt
         if isinstance(exc.__cause__, KeyboardInterrupt):  # some versions of typer wrap it
             raise exc.__cause__ from None
         if isinstance(exc, _ArgumentError):
@@ -98,7 +98,7 @@ def _run(command: Callable[[], int | None]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    with suppress(OSError):  # nobody is there to read it; the code still tells
+    with suppress(OSError):  # nobody can read it; the exit code remains
         print(wrapped(f"anyio-writer: {message}", sys.stderr), file=sys.stderr, flush=True)
     return code
 
@@ -109,8 +109,8 @@ def _prepare_streams() -> bool:
     Returns:
         Whether there is a standard output.
     """
-    # A stream that was closed before we started (``>&-``) leaves its number to the next file or
-    # socket, which would then get what somebody else writes to that number.
+    # The file descriptor of a stream that was closed before we started (``>&-``) goes to the next
+    # file or socket, which would then get whatever is written to that stream.
     fd = os.open(os.devnull, os.O_RDWR)
     while fd <= _STDERR:
         fd = os.open(os.devnull, os.O_RDWR)
@@ -126,7 +126,7 @@ def _prepare_streams() -> bool:
 
 
 def _forget_stdout() -> None:
-    """Keep the interpreter from complaining of what it cannot flush when it exits."""
+    """Keep the interpreter from complaining about output that it cannot flush when it exits."""
     try:
         fd = sys.stdout.fileno()
     except OSError:

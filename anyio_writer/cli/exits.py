@@ -1,4 +1,4 @@
-"""How the command can end: the exit codes, and which error leads to which."""
+"""The exit codes, and which error leads to which."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.TIMEOUT: "a time limit ran out",
     Exit.BROKEN_ANSWER: "the answer was cut off, or the server sent an error in it",
     Exit.INTERRUPTED: "Ctrl-C",
-    Exit.PIPE: "whoever read the output left",
+    Exit.PIPE: "the reader of the output left",
     Exit.TERMINATED: "SIGTERM",
 }
 
@@ -78,7 +78,7 @@ class Outcome(NamedTuple):
     hint: str = ""
 
 
-OUTCOMES: Final[Mapping[type[WriterError], Outcome]] = {  # the first that fits: special ones first
+OUTCOMES: Final[Mapping[type[WriterError], Outcome]] = {  # the first match counts
     ConfigurationError: Outcome(Exit.USAGE),
     InvalidParameterError: Outcome(Exit.USAGE),
     AuthenticationError: Outcome(Exit.AUTHENTICATION, "Is WRITER_API_KEY right?"),
@@ -115,8 +115,8 @@ class CommandError(Exception):
         self.exit_code = exit_code
 
 
-class QuietEnd(Exception):  # no error: somebody wanted it
-    """The command was ended from outside, everything is cleaned up, and nothing is to be said.
+class QuietEnd(Exception):  # not an error: the user ended it
+    """The command was ended from outside. It has cleaned up, and prints nothing.
 
     Attributes:
         exit_code: How it ends.
@@ -132,7 +132,7 @@ def explain(error: WriterError, *, characters: int = 0) -> CommandError:
 
     Args:
         error: What was raised.
-        characters: How much of the answer had arrived.
+        characters: How many characters of the answer had arrived.
     """
     outcome = next(found for cls, found in OUTCOMES.items() if isinstance(error, cls))
     parts = [one_line(_said(error)), _special_hint(error) or outcome.hint]
@@ -142,7 +142,7 @@ def explain(error: WriterError, *, characters: int = 0) -> CommandError:
 
 
 def _special_hint(error: WriterError) -> str:
-    """What helps in one case of an error, and not in the others."""
+    """A hint for a special case of an error; "" in all other cases."""
     if isinstance(error, RateLimitError):
         if is_used_up(error.body):
             return "The quota is used up: trying again does not help."

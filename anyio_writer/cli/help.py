@@ -1,4 +1,4 @@
-"""The text of ``--help``: plain, and readable on a terminal of any width."""
+"""The text of ``--help``, without boxes, for terminals of any width."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _write_options(command: TyperCommand | TyperGroup, context: Any, formatter: 
 
 
 class Command(TyperCommand):
-    """A command."""
+    """A command with this help."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the tables of the help."""
@@ -53,7 +53,7 @@ class Command(TyperCommand):
 
 
 class ServeCommand(Command):
-    """The command that also has replies."""
+    """The command whose help also explains the replies."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the tables of the help, the replies first."""
@@ -62,7 +62,7 @@ class ServeCommand(Command):
 
 
 class Group(TyperGroup):
-    """The whole of the command."""
+    """``anyio-writer`` itself, whose help also has commands and exit codes."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the tables of the help, that of exit codes last."""

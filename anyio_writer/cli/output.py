@@ -1,4 +1,4 @@
-"""Standard output in bytes: at once, and never in the way of a cancellation."""
+"""Writes standard output at once, and so that every wait can be cancelled."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from anyio.lowlevel import checkpoint
 
 from .exits import CommandError, Exit, QuietEnd
 
-# What POSIX promises to fit into a pipe that is ready for writing. More might block in the
-# kernel, where no cancellation reaches: a pager that is not scrolled would hold Ctrl-C up.
+# POSIX promises that so much fits into a pipe that is ready for writing. More might block in the
+# kernel, where no cancellation reaches: a pager that nobody scrolls would block Ctrl-C.
 _PIECE: Final = 512
 
 
@@ -24,8 +24,8 @@ class Output:
         stream: Such as ``sys.stdout``.
 
     Attributes:
-        is_terminal: Whether somebody sees it.
-        at_line_start: Whether a new line would begin now.
+        is_terminal: Whether it leads to a terminal.
+        at_line_start: Whether the next character begins a line.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -57,7 +57,7 @@ class Output:
             await self.write("\n")
 
     def end_line_on_terminal(self) -> None:
-        """The same without a wait, for somebody who looks on and is being cancelled."""
+        """The same on a terminal only, and without waiting: for a task that is being cancelled."""
         if self.is_terminal and not self.at_line_start:
             self._write(memoryview(b"\n"))
             self.at_line_start = True
@@ -78,7 +78,7 @@ class Output:
                 try:
                     return os.write(self._fd, data)
                 except BlockingIOError:
-                    return 0  # somebody else set O_NONBLOCK, and was faster
+                    return 0  # another program set O_NONBLOCK, and filled the pipe first
             self._stream.buffer.write(data)
             self._stream.flush()
         return len(data)
@@ -88,7 +88,7 @@ def _fileno(stream: TextIO) -> int | None:
     try:
         return stream.fileno()
     except OSError:
-        return None  # it only looks like a file
+        return None  # it has no file descriptor
 
 
 @contextmanager

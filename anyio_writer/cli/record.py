@@ -1,4 +1,4 @@
-"""The command ``record``: the body of a response, in a file, while its answer is shown.
+"""The command ``record``: writes the body of a response to a file while its answer is shown.
 
 The file has the bytes of the body as the server sent them: an event stream, without HTTP's headers
 and chunk sizes. That is what ``curl -N`` prints, and what ``chat_stream_from`` reads.
@@ -46,7 +46,7 @@ async def record(path: str, question: Question, *, overwrite: bool) -> None:
 
 
 class _RecordedBody(httpx.AsyncByteStream):
-    """A body of which whoever reads it leaves a copy.
+    """A body that is copied to a file while it is read.
 
     Attributes:
         size: Bytes copied so far.
@@ -90,7 +90,7 @@ async def _recorded(response: httpx.Response, path: str) -> _RecordedBody:
 
 @contextmanager
 def _file_errors(path: str) -> Generator[None]:
-    """Say what is wrong with the file: an error of the operating system could be the network's."""
+    """Name the file in errors: else they would be taken for errors of the network."""
     try:
         yield
     except OSError as exc:

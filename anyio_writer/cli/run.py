@@ -44,7 +44,7 @@ _NOT_DIM: Final = "\x1b[22m"
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What to ask, whom, and how patiently."""
+    """What to ask, of which server, and for how long."""
 
     prompt: str
     model: str
@@ -61,8 +61,8 @@ class Transcript:
     """The first choice as it is printed: its text, on a terminal after its reasoning.
 
     Args:
-        wrap: What breaks its lines, if it is shown on a terminal. Then it is also harmless, and
-            reasoning is dimmed.
+        wrap: Breaks the lines for a terminal; None if there is no terminal. On a terminal, control
+            characters are replaced, and reasoning is shown, dimmed.
     """
 
     def __init__(self, wrap: WordWrap | None) -> None:
@@ -100,9 +100,9 @@ async def show(
     label: str,
     as_json: bool = False,
 ) -> None:
-    """Enter a stream and print its answer; leave it in good order, whatever happens.
+    """Enter a stream and print its answer.
 
-    What is printed is exact, unless it meets a terminal: there it is harmless.
+    A pipe or a file gets exactly the text. On a terminal, control characters are replaced.
     """
     written = Transcript(WordWrap(sys.stdout) if out.is_terminal else None)
     try:
@@ -136,7 +136,7 @@ def read_prompt(argument: str) -> str:
         raise CommandError("standard input is closed: give the prompt as an argument.", Exit.USAGE)
     if sys.stdin.isatty():
         notice("type the prompt, then Ctrl-D on a line of its own")
-    # Not sys.stdin's encoding: what is piped in is UTF-8 even where the locale says "C".
+    # What is piped in is UTF-8, even where the locale (and so sys.stdin) says otherwise.
     text = sys.stdin.buffer.read().decode(errors="surrogateescape")
     return text.rstrip("\r\n")  # echo and editors add it
 
@@ -204,7 +204,7 @@ async def failures_shown(out: Output, tally: Tally, *, as_json: bool) -> AsyncGe
 
 
 def _peculiarities(completion: ParsedChatCompletion[None]) -> Iterator[str]:
-    """What the user should know about an answer that came without an error."""
+    """What the user should know about an answer that is not an error."""
     message = completion.choices[0].message if completion.choices else None
     reason = finish_reason_of(completion) or ""
     if message and message.refusal:

@@ -1,4 +1,4 @@
-"""What ``serve`` answers: replies in words (``--reply``), or whatever a request asks for."""
+"""What ``serve`` answers: the replies of ``--reply``, or what a request asks for."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class Style:
 
 
 def reply_for(words: str, style: Style) -> ReplyBuilder:
-    """Make the reply that the words describe, see `SYNTAX`.
+    """Make the reply that a ``--reply`` describes, see ``SYNTAX``.
 
     Raises:
-        ValueError: They describe none; says what is expected.
+        ValueError: It describes none; the message says what is expected.
     """
     kind, _, value = words.partition(":")
     if kind not in _KINDS:
-        raise ValueError(f"{words!r} is none of: {' · '.join(SYNTAX)}")
+        raise ValueError(f"{words!r} is not one of: {' · '.join(SYNTAX)}")
     return _KINDS[kind](value, style)
 
 
@@ -78,7 +78,7 @@ def _auto(value: str, style: Style) -> ReplyBuilder:
 
 
 def _requested(asked: Any, style: Style) -> ReplyBuilder | None:
-    """What a request asks for, if that is something else than a text."""
+    """What a request asks for; None if that is a text."""
     *_, last = asked["messages"]
     functions = [tool["function"] for tool in asked.get("tools") or () if "function" in tool]
     if functions and last["role"] == "user" and asked.get("tool_choice") != "none":

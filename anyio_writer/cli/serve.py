@@ -1,4 +1,4 @@
-"""The command ``serve``: the test server on a port, for trying clients against it."""
+"""The command ``serve``: runs the test server on a port, to try clients against it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event loop around a command, and the signals that end it in good order."""
+"""Runs a command in an event loop, and cancels it on a signal."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Backend(StrEnum):
 def run(work: Callable[[], Awaitable[None]], backend: Backend) -> None:
     """Run a command to its end.
 
-    SIGINT and SIGTERM cancel it. They stay caught until its cleanup, which is bounded in time,
-    is over: an impatient second Ctrl-C does not leave half of it undone.
+    SIGINT and SIGTERM cancel it. They stay caught until its cleanup is over, which is bounded in
+    time. So a second Ctrl-C does not interrupt the cleanup.
 
     Args:
         work: The command.

@@ -1,4 +1,4 @@
-"""What is known of the terminal that a stream may lead to."""
+"""The terminal that a stream may lead to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TextIO
 
 
 def columns_of(stream: TextIO) -> int | None:
-    """How wide a terminal is; None for what is not one, or does not know escape sequences."""
+    """The width of a terminal; None if there is none, or one without escape sequences."""
     if not stream.isatty() or os.environ.get("TERM", "") in ("", "dumb", "unknown"):
         return None
     try:
@@ -18,7 +18,7 @@ def columns_of(stream: TextIO) -> int | None:
 
 
 def wrapped(text: str, stream: TextIO) -> str:
-    """A sentence in lines that fit the terminal; as it is where there is none."""
+    """Break a sentence into lines that fit the terminal, if there is one."""
     columns = columns_of(stream)
     if columns is None:
         return text

@@ -1,4 +1,4 @@
-"""Text from elsewhere -> text that a terminal shows and does not obey."""
+"""Replaces what a terminal would obey instead of showing it."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _JSON_ESCAPES: Final = {code: f"\\u{code:04x}" for code in (_DELETE, *_C1, *_BID
 
 
 def harmless(text: str) -> str:
-    """The text with its control characters made visible; line ends and tabs stay.
+    """Make control characters visible; line ends and tabs stay.
 
-    Works on pieces of a text as on the whole.
+    The pieces of a text give the same as the whole.
     """
     return text.translate(_HARMLESS)
 
 
 def harmless_json(line: str) -> str:
-    """The same JSON without the control characters that JSON lets pass unescaped."""
+    """Escape the control characters that JSON allows unescaped."""
     return line.translate(_JSON_ESCAPES)
 
 
 def one_line(text: str, limit: int = 500) -> str:
-    """The text on one line, harmless, and not longer than ``limit`` characters."""
+    """Put a text on one line of at most ``limit`` characters, without control characters."""
     line = harmless(" ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit - 1]}…"

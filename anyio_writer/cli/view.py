@@ -1,15 +1,17 @@
-"""What people see beside the answer: a spinner, one line of statistics, tables, notices."""
+"""What is shown on standard error: a spinner, one line of statistics, tables, notices."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console, RenderableType
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+from rich.theme import Theme
 
 from ..conversation import ConversationEvent
 from ..protocol.completion import ParsedChatCompletion
@@ -17,6 +19,9 @@ from ..protocol.events import ContentDeltaEvent
 from ..streaming.stream import ChatCompletionStream
 from .terminal import wrapped
 from .text import one_line
+
+# rich's yellow can hardly be read on a light background.
+_COLOURS: Final = Theme({"progress.spinner": "none", "progress.elapsed": "dim"})
 
 
 class Tally:
@@ -32,25 +37,25 @@ class Tally:
         self.characters: int = 0
 
     def count(self, event: ConversationEvent[None]) -> None:
-        """Take note of an event."""
+        """Count an event."""
         self.events += 1
         if isinstance(event, ContentDeltaEvent):
             self.characters += len(event.delta)
 
 
 def notice(message: str) -> None:
-    """Tell something beside the answer, on standard error."""
+    """Print a sentence on standard error."""
     print(wrapped(f"anyio-writer: {message}", sys.stderr), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def spinner(label: str) -> Generator[Callable[[], None]]:
-    """Turn a spinner on standard error, if that is a terminal.
+    """Show a spinner on standard error, if that is a terminal.
 
     Yields:
-        What stops it and takes it off the screen; leaving the block does so, too.
+        A function that stops it and removes it from the screen. Leaving the block does so, too.
     """
-    console = Console(file=sys.stderr)
+    console = Console(file=sys.stderr, theme=_COLOURS)
     if not sys.stderr.isatty() or console.is_dumb_terminal:
         yield lambda: None
         return
@@ -68,7 +73,7 @@ def spinner(label: str) -> Generator[Callable[[], None]]:
 
 
 def show_statistics(stream: ChatCompletionStream[None]) -> None:
-    """Sum an answer up in one line on standard error."""
+    """Print a summary of an answer in one line on standard error."""
     timings = stream.timings
     facts = [
         finish_reason_of(stream.current_completion_snapshot) or "no finish reason",
@@ -81,12 +86,12 @@ def show_statistics(stream: ChatCompletionStream[None]) -> None:
     if timings.attempts > 1:
         facts.append(f"{timings.attempts} attempts")
     Console(file=sys.stderr, highlight=False).print(
-        Text(" · ".join(facts), style="dim"), soft_wrap=True
+        Text(" · ".join(facts), style="dim"), soft_wrap=not sys.stderr.isatty()
     )
 
 
 def statistics_table(stream: ChatCompletionStream[None], tally: Tally) -> Table:
-    """What can be said of an answer, in numbers."""
+    """The figures of an answer."""
     table = Table(show_header=False)
     table.add_column(style="dim")
     table.add_column(justify="right")
@@ -110,7 +115,7 @@ def statistics_table(stream: ChatCompletionStream[None], tally: Tally) -> Table:
 
 
 def note(*things: RenderableType) -> None:
-    """Show things beside the answer, on standard error."""
+    """Print things on standard error."""
     console = Console(file=sys.stderr, highlight=False)
     for thing in things:
         console.print(thing)
@@ -125,7 +130,7 @@ def finish_reason_of(completion: ParsedChatCompletion[None]) -> str | None:
 
 
 def usage_of(stream: ChatCompletionStream[None]) -> Iterable[str]:
-    """The token counts in words, if the server gave them."""
+    """The token counts, if the server sent them."""
     usage = stream.current_completion_snapshot.usage
     if usage is not None:
         counts = [

@@ -1,4 +1,4 @@
-"""Text on a terminal, with lines that end between words."""
+"""Breaks the lines of a text between words, for a terminal."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from rich.cells import cell_len
 from .terminal import columns_of
 
 _TAB: Final = 8  # columns
-_WIDE: Final = 2  # columns of a character after which a line may end, as in Chinese and Japanese
+_WIDE: Final = 2  # columns of Chinese or Japanese characters; a line may be broken after each
 
 
 class WordWrap:
-    """Ends lines between words, of a text that comes in pieces and is shown at once.
+    """Breaks lines between words, while the text arrives in pieces that are shown at once.
 
-    A word that turns out too long for the end of its line is taken back from the screen, and
-    written again on the next line. The last column stays empty: a cursor there may be in either
-    of two places.
+    A word that turns out too long for its line is erased and written again on the next line. The
+    last column stays empty: terminals disagree on where the cursor is after a character there.
 
     Args:
         stream: The terminal.
@@ -26,11 +25,11 @@ class WordWrap:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._column = 0
-        self._word = ""  # what was written since the last place where a line may end
+        self._word = ""  # what was written since a line could last be broken
         self._word_width = 0
 
     def __call__(self, text: str) -> str:
-        """What to write for the next piece of a text without control characters but LF and tab."""
+        """What to write for the next piece. Of control characters it may hold LF and tab only."""
         columns = columns_of(self._stream)
         if columns is None:
             return text
@@ -65,7 +64,7 @@ class WordWrap:
         self._column += size
         if is_space or size == _WIDE:
             self._end_word()
-        elif size or self._word:  # an accent belongs to what stands before it
+        elif size or self._word:  # an accent belongs to the character before it
             self._word += char
             self._word_width += size
 

@@ -1,4 +1,4 @@
-"""Python values as JSON: what a request's fields stand for, and the text that is sent."""
+"""Encodes Python values as JSON: first as JSON types, then as the bytes that are sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..structured.tools import FunctionTool
 from .checks import HINTS
 
 _NO_JSON: Final = (TypeError, ValueError, RecursionError)
-# Left as they are, which makes them errors: there is more than one way to write them in JSON.
+# These are errors, because JSON has more than one way to write them.
 _BINARY: Final = (bytes, bytearray, memoryview)
 _SENT_AS_TEXT: Final = (str, PurePath, IPv4Address, IPv4Network, IPv6Address, IPv6Network)
 
@@ -32,12 +32,12 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
     try:
         return _encode(body)
     except _NO_JSON as exc:
-        place = _place_of_failure_in(body)
-        raise InvalidParameterError(f"{place} cannot be sent as JSON: {exc}") from exc
+        path = _path_of_failure_in(body)
+        raise InvalidParameterError(f"{path} cannot be sent as JSON: {exc}") from exc
 
 
 def to_json_types(value: Any, name: str) -> Any:
-    """Structs, pydantic models, mappings and iterables as the JSON types they stand for.
+    """Turn structs, pydantic models, mappings and iterables into JSON types.
 
     Args:
         value: What the caller gave for a field.
@@ -51,13 +51,13 @@ def to_json_types(value: Any, name: str) -> Any:
     except RecursionError:
         raise InvalidParameterError(f"{name} is nested too deeply to be sent as JSON.") from None
     except (TypeError, ValueError) as exc:
-        place = _place_of_failure(name, value, _to_builtins)
+        path = _path_of_failure(name, value, _to_builtins)
         hint = f". {HINTS[name]}" if name in HINTS else ""
-        raise InvalidParameterError(f"{place} cannot be sent as JSON: {exc}{hint}") from exc
+        raise InvalidParameterError(f"{path} cannot be sent as JSON: {exc}{hint}") from exc
 
 
 def encode_foreign(value: Any, **dump_options: bool) -> Any:
-    """What msgspec does not know, as something that it does: an ``enc_hook``.
+    """Turn a value that msgspec cannot encode into one that it can: an ``enc_hook``.
 
     Args:
         value: The value.
@@ -73,19 +73,19 @@ def encode_foreign(value: Any, **dump_options: bool) -> Any:
         return str(value)
     if is_mapping(value) or is_lazy(value):
         return dict(value) if is_mapping(value) else list(value)
-    for base in (int, float):  # msgspec takes no subclasses of these, nor of str
+    for base in (int, float):  # msgspec takes neither subclasses of these nor of str
         if isinstance(value, base):
             return base(value)
     if isinstance(value, FunctionTool):
         return value.to_param()
-    # URLs, secrets and the like. Nobody can hold one without having imported pydantic.
+    # URLs, secrets and the like. Whoever has one has imported pydantic.
     if type(value).__module__.startswith("pydantic"):
         return sys.modules["pydantic_core"].to_jsonable_python(value)
     raise TypeError(f"objects of type {type(value).__name__} are not supported")
 
 
 def is_lazy(value: Any) -> TypeGuard[Iterable[Any]]:
-    """Whether it is an iterable that has to be read out: a generator, a view, a deque."""
+    """Whether it is an iterable to be read into a list: a generator, a view, a deque."""
     if isinstance(value, (str, Mapping, list, tuple, *_BINARY)):
         return False
     return not hasattr(value, "model_dump") and isinstance(value, Iterable)
@@ -106,7 +106,7 @@ _encode_param: Final = partial(encode_foreign, exclude_none=True, by_alias=True)
 _to_builtins: Final = partial(msgspec.to_builtins, builtin_types=_BINARY, enc_hook=_encode_param)
 
 
-# Not msgspec, which would send bytes as base64 and NaN as null without an error.
+# msgspec would send bytes as base64 and NaN as null, without an error.
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -114,16 +114,16 @@ def _encode(value: Any) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
-def _place_of_failure_in(body: Mapping[str, Any]) -> str:
+def _path_of_failure_in(body: Mapping[str, Any]) -> str:
     for name, value in body.items():
         try:
             _encode({name: value})
         except _NO_JSON:
-            return _place_of_failure(name, value, _encode)
+            return _path_of_failure(name, value, _encode)
     return "The request"
 
 
-def _place_of_failure(name: str, value: Any, encode: Callable[[Any], object]) -> str:
+def _path_of_failure(name: str, value: Any, encode: Callable[[Any], object]) -> str:
     """The field, with the position if it is a list, whose value cannot be encoded."""
     for position, item in enumerate(value if is_array(value) else ()):
         try:

@@ -1,4 +1,4 @@
-"""The messages of a request: those of earlier completions in the form that the API takes back."""
+"""Reads the messages of a request, and turns those of completions into the API's form."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .encoding import is_lazy, is_sequence, to_json_types
 def read_messages(messages: Any) -> Any:
     """A request's ``messages`` as JSON types.
 
-    A completion's message may be among them as it is or as its JSON. What is no message is left
-    for the check of types to report.
+    Messages of completions may be among them, as objects or as their JSON. What is not a message
+    stays as it is; the check of types reports it.
 
     Raises:
         InvalidParameterError: Something has no JSON form; the message says which.
@@ -47,10 +47,10 @@ def _message_param(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _make_ids_distinct(messages: list[dict[str, Any]]) -> None:
-    """Give each call, and the answer to it, an id that tells it from the others.
+    """Give each call, and the answer to it, an id of its own.
 
-    Some servers give no ids, others the same id to several calls of one message. An id that a
-    server used again in a later message is kept: it knows what it meant.
+    Some servers send no ids, others the same id for several calls of one message. An id that a
+    server uses again in a later message is kept, because that server understands it.
     """
     used: set[str] = set()
     unanswered: list[tuple[Any, Any, str]] = []  # the id that a call had, its name, its id now
@@ -68,7 +68,7 @@ def _make_ids_distinct(messages: list[dict[str, Any]]) -> None:
         elif message.get("role") == "tool":
             given = message.get("tool_call_id")
             candidates = [call for call in unanswered if (call[0] or "") == (given or "")]
-            # Of calls with the same id, the one that the answer names goes first.
+            # Among calls with the same id, prefer the one whose function the answer names.
             candidates.sort(key=lambda call: call[1] != message.get("name"))
             if candidates:
                 unanswered.remove(candidates[0])

@@ -80,7 +80,7 @@ class FunctionCall(TypedDict):
 
 
 class ToolCall(TypedDict, total=False):
-    """A tool call of an earlier turn; ``custom`` instead of ``function`` if that is its type."""
+    """A tool call of an earlier answer. Type "custom" has ``custom`` in place of ``function``."""
 
     id: Required[str]
     type: Required[Name]
@@ -92,8 +92,8 @@ class ToolCall(TypedDict, total=False):
 class Message(TypedDict, total=False):
     """One message of the conversation.
 
-    A message of a completion (``completion.choices[0].message``) may stand in its place; a list of
-    both is a list of ``MessageParam``. Writer's API knows the first four roles.
+    A request also takes messages of completions (``completion.choices[0].message``); a list of both
+    is a ``list[MessageParam]``. Writer's API knows the first four roles.
 
     Attributes:
         reasoning_content: Not in Writer's API. What DeepSeek and others sent with tool calls.
@@ -125,7 +125,7 @@ class FunctionDefinition(TypedDict, total=False):
 
 
 class FunctionToolParam(TypedDict):
-    """A tool that the caller runs. ``function_tool`` makes one of a Python function."""
+    """A tool that you run. ``function_tool`` makes one of a Python function."""
 
     type: Literal["function"]
     function: FunctionDefinition
@@ -261,7 +261,7 @@ class NamedFunction(TypedDict):
 
 
 class NamedToolChoice(TypedDict):
-    """Makes the model call one function; other types are passed on."""
+    """Makes the model call one function. Other types are sent as they are."""
 
     type: Literal["function"]
     function: NamedFunction
@@ -288,7 +288,7 @@ if TYPE_CHECKING:
     _Tools: TypeAlias = Iterable[Tool]
     _ToolChoice: TypeAlias = ToolChoice
 else:
-    # The forms in which they are sent. Tools of all types are checked by ``tools``.
+    # What is checked are the forms in which they are sent. ``tools`` checks the tools themselves.
     _Messages = Annotated[list[Message], Meta(min_length=1)]
     _Tools = list[TypedObject]
     _ToolChoice = str | dict[str, Any]
@@ -303,45 +303,45 @@ class ChatRequest(TypedDict, total=False):
     Attributes:
         messages: The conversation, at least one message. Messages of completions
             (``completion.choices[0].message``) may be among them.
-        model: The model's name; any name is passed on.
+        model: The model's name. Any name is sent as it is.
         max_tokens: The most tokens to generate.
         temperature: 0 or more.
         top_p: 0 to 1.
         n: How many choices to generate.
-        stop: Text, or several texts, at which to stop. What is given back ends with it.
+        stop: A text, or several, at which to stop. The answer ends with it.
         logprobs: Whether to send the tokens' log probabilities.
-        tools: What the model may call: functions made tools by ``function_tool``, the API's own
-            dictionaries, and of the tools that the server runs at most one kind. An empty list
+        tools: What the model may call: tools that ``function_tool`` made, or the API's own
+            dictionaries. A request takes one kind of the tools that the server runs. An empty list
             means none.
         tool_choice: "auto", "none", "required", or one function of ``tools``.
         stream_options: ``{"include_usage": True}`` asks for the token counts.
-        extra_headers: HTTP headers; they replace others of the same name, None takes one out.
+        extra_headers: HTTP headers. They replace others of the same name; None removes one.
         extra_query: Query parameters.
-        extra_body: Fields that are not listed here, or that are to replace one.
+        extra_body: Fields that are not listed here, or that replace one that is.
         seed: Makes sampling repeatable, as far as the server can.
         max_completion_tokens: The most tokens to generate, reasoning included.
-        reasoning_effort: Such as "low", "medium" or "high".
+        reasoning_effort: How much the model reasons, such as "low", "medium" or "high".
         parallel_tool_calls: Whether the model may call several tools at once.
-        top_logprobs: How many of the likeliest tokens to send for each position.
+        top_logprobs: How many of the most likely tokens to send for each position.
         frequency_penalty: -2 to 2; more makes repeated tokens less likely.
         presence_penalty: -2 to 2; more makes tokens that occurred at all less likely.
         repetition_penalty: Above 0; the form of the penalty that vLLM and others know.
         logit_bias: Token IDs, as text, with what is added to their logits.
-        top_k: How many of the likeliest tokens to choose from.
-        min_p: 0 to 1; the least probability of a token, relative to the likeliest.
+        top_k: How many of the most likely tokens to choose from.
+        min_p: 0 to 1; the lowest probability of a token, relative to the most likely one.
         user: Who asks, for the server's records.
         safety_identifier: Who asks, for the detection of misuse.
         metadata: Keys and values that are stored with the completion.
         store: Whether the server stores the completion.
         service_tier: How the server is to process the request.
-        prompt_cache_key: Requests with the same key are likelier to share a prompt cache.
-        verbosity: Such as "low", "medium" or "high".
+        prompt_cache_key: Requests with the same key are more likely to share a prompt cache.
+        verbosity: How long the answer is, such as "low", "medium" or "high".
         modalities: What the model is to generate, such as ["text", "audio"].
         audio: The voice and the format of generated audio.
         prediction: Text that much of the answer is expected to match.
         web_search_options: How the server's own web search works.
         thinking: Whether, and how much, the model is to reason; an object.
-        chat_template_kwargs: What vLLM and others hand to the model's chat template.
+        chat_template_kwargs: What vLLM and others pass to the model's chat template.
     """
 
     messages: Required[_Messages]

@@ -1,4 +1,4 @@
-"""The tools of a request, read once: what is sent, and what is run here."""
+"""Reads the tools of a request: what is sent, and what runs in this process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Tools(NamedTuple):
     functions: dict[str, FunctionTool[..., Any]]
 
 
-# By the tool's type: what its function must be, and an example. Other types are passed on.
+# By the tool's type: the type of its function, and an example. Other types are sent as they are.
 _FUNCTIONS: Final[dict[str, tuple[Any, str]]] = {
     "function": (
         params.FunctionDefinition,
@@ -50,7 +50,7 @@ _MAY_LACK_FUNCTION: Final = frozenset({"web_search"})
 
 
 def read_tools(tools: Any) -> Tools:
-    """What a request's ``tools`` stand for. Tools that were read already are returned as they are.
+    """Read a request's ``tools``. What this function returned before is returned as it is.
 
     Raises:
         InvalidParameterError: Something among them cannot be sent; the message says which.
@@ -73,7 +73,7 @@ def read_tools(tools: Any) -> Tools:
 
 
 def functions_by_name(tools: Any) -> dict[str, FunctionTool[..., Any]]:
-    """Tools of ``function_tool`` alone, by their names.
+    """Read tools that must all come from ``function_tool``; returns them by name.
 
     Raises:
         InvalidParameterError: Something else is among them, or two have the same name.
@@ -84,8 +84,8 @@ def functions_by_name(tools: Any) -> dict[str, FunctionTool[..., Any]]:
     for position, tool in enumerate(tools if is_sequence(tools) else [tools]):
         if not isinstance(tool, FunctionTool):
             raise InvalidParameterError(
-                f"tools[{position}] is no function ({type(tool).__name__}); only what "
-                "function_tool made can be run and read here."
+                f"tools[{position}] is not a function tool ({type(tool).__name__}). Only what "
+                "function_tool makes can be run and read here."
             )
         if tool.name in found:
             raise _not_unique(tool.name)
@@ -99,11 +99,13 @@ def check_tool_choice(choice: Any, tools: Tools) -> None:
     Raises:
         InvalidParameterError: It does not.
     """
-    # With "value" it has the form of the specification, which no example uses; it is passed on.
+    # The specification has a form with "value", which no example uses. It is sent as it is.
     if choice is None or (not isinstance(choice, str) and "value" in choice):
         return
     if not tools.params:
-        raise InvalidParameterError("tool_choice needs tools to choose from; there are none.")
+        raise InvalidParameterError(
+            "tool_choice needs tools to choose from, and the request has none."
+        )
     if isinstance(choice, str) or choice.get("type", "function") != "function":
         return
     check_type(choice, _NamedToolChoice, "tool_choice")
@@ -124,23 +126,23 @@ class _WithFunction(params.TypedObject):
 
 
 def _refuse_functions(tools: Any) -> None:
-    """Functions become tools once, not at each request: the caller needs the tool, too."""
+    """Refuse plain functions: the caller needs the tool, too, so it cannot be made here."""
     is_list = is_sequence(tools)
     if isinstance(tools, FunctionTool):
-        raise InvalidParameterError("tools is one tool; put it into a list: tools=[...].")
+        raise InvalidParameterError("tools is a single tool. Put it into a list: tools=[...].")
     for position, tool in enumerate(tools if is_list else [tools]):
-        place = f"tools[{position}]" if is_list else "tools"
+        path = f"tools[{position}]" if is_list else "tools"
         if isinstance(tool, type):
             raise InvalidParameterError(
-                f"{place} is the class {tool.__name__}; a tool is made of a function. The type "
-                "that an answer is to have goes into response_format."
+                f"{path} is the class {tool.__name__}. Tools are made of functions. The type "
+                "that an answer is to have belongs in response_format."
             )
         if callable(tool) and not isinstance(tool, FunctionTool):
             own = getattr(tool, "__name__", "")  # none: a partial, or an object with __call__
             name = own or type(tool).__name__
             made = f"function_tool({own if own.isidentifier() else '...'})"
             raise InvalidParameterError(
-                f"{place} is {name} itself; make it a tool: {made if is_list else f'[{made}]'}."
+                f"{path} is {name} itself. Make it a tool: {made if is_list else f'[{made}]'}."
             )
 
 
@@ -148,18 +150,18 @@ def _check_tools(tools: list[dict[str, Any]]) -> None:
     built_in = {tool["type"] for tool in tools} & _BUILT_IN
     if len(built_in) > 1:
         raise InvalidParameterError(
-            f"tools holds several built-in tools ({', '.join(sorted(built_in))}); the API takes "
-            "one kind per request."
+            f"tools has several kinds of built-in tools ({', '.join(sorted(built_in))}); the API "
+            "takes one kind per request."
         )
     for position, tool in enumerate(tools):
         kind = tool["type"]
         if kind not in _FUNCTIONS or (kind in _MAY_LACK_FUNCTION and "function" not in tool):
             continue
-        place = f"tools[{position}]"
-        check_type(tool, _WithFunction, place)
+        path = f"tools[{position}]"
+        check_type(tool, _WithFunction, path)
         expected, example = _FUNCTIONS[kind]
         hint = f"For {kind!r} it is like {example}."
-        check_type(tool["function"], expected, f"{place}.function", hint)
+        check_type(tool["function"], expected, f"{path}.function", hint)
     (name, count), *_ = [*Counter(_function_names(tools)).most_common(1), ("", 0)]
     if count > 1:
         raise _not_unique(name)
@@ -171,5 +173,5 @@ def _function_names(tools: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _not_unique(name: str) -> InvalidParameterError:
     return InvalidParameterError(
-        f"tools holds several functions named {name!r}; nothing could tell them apart."
+        f"tools has several functions named {name!r}; each needs a name of its own."
     )

@@ -1,4 +1,4 @@
-"""The check of a request before anything is sent, and its JSON object."""
+"""Checks a request before anything is sent, and makes its JSON object."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _READERS: Final[dict[str, Callable[[Any, str], Any]]] = {
 def _mapping(name: str, value: Any) -> Mapping[str, Any]:
     if value is None:
         return {}
-    if not is_mapping(value):  # not shown: may hold a secret
+    if not is_mapping(value):  # the value is not shown: it may hold a secret
         raise InvalidParameterError(f"{name} must be a mapping, not {type(value).__name__}.")
     return value
 
@@ -92,10 +92,10 @@ def _unknown(name: str) -> str:
         advice = "" if name in _OF_THE_POOL else f" Use writer.with_options({name}=...)."
         return f"{name} is a setting of AsyncWriter, not a field of a request.{advice}"
     if name in _ELSEWHERE:
-        return f"{name} is no field of a request: {_ELSEWHERE[name]}."
+        return f"{name} is not a field of a request: {_ELSEWHERE[name]}."
     matches = get_close_matches(name, sorted(_FIELDS | SETTINGS | _ELSEWHERE.keys()), n=1)
     suggestion = f" Did you mean {matches[0]}?" if matches else ""
     return (
         f"There is no parameter {name}.{suggestion} "
-        "Fields that the API does not list go into extra_body."
+        "Fields that the API does not list belong in extra_body."
     )

@@ -31,7 +31,7 @@ class _Piece:
     logprobs: dict[str, object] | None = None
 
     def message(self) -> Chunk:
-        # A new object each time: whoever edits one chunk must not change the others.
+        # A new object each time, so that editing one chunk does not change the others.
         return {
             "content": self.content,
             "role": "assistant",  # the API repeats it in every delta
@@ -132,10 +132,10 @@ def writer_chunks(
     """Write the chunks of an answer in text.
 
     Args:
-        text: The text, or one text per choice. The choices take turns, one per chunk.
+        text: The text, or one text per choice. The choices alternate, one per chunk.
         model: The name that the chunks carry.
         finish_reason: The reason in each choice's last chunk.
-        logprobs: Whether every token comes with its (made up) log probability.
+        logprobs: Whether every token comes with a (synthetic) log probability.
         usage: Whether a chunk without choices, holding the usage, ends the list.
         token_pattern: What a token is, as in `tokens`.
         seed: Where the ids come from; the same arguments give the same chunks.
@@ -179,7 +179,7 @@ def tool_call_chunks(
     """Write the chunks of an answer that calls tools.
 
     Args:
-        calls: Name and arguments (JSON, or whatever shall be sent as such) of each call.
+        calls: Name and arguments (JSON, or any text to be sent in its place) of each call.
         pieces: Into how many chunks the arguments of a call are cut, if long enough.
         text: What the model says before it calls.
         model: The name that the chunks carry.

@@ -1,8 +1,8 @@
 """One accepted socket: requests in, replies out.
 
-The socket is used directly, as only that tells exactly which bytes make one write, and
-when FIN and RST are sent. Whenever a reply is being played, somebody also reads: a peer
-that leaves ends the play at once, whatever it is waiting for.
+The socket is used directly: only so is it certain which bytes make one write, and when FIN and RST
+are sent. While a reply is being played, another task reads. A peer that leaves ends the reply at
+once, whatever the reply is waiting for.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class PeerLeftError(Exception):
 
 
 class _Ending(Enum):
-    """What follows when a reply has been played."""
+    """What follows a reply."""
 
     REUSE = "wait for the next request"
     CUT = "send FIN and wait for the peer's"
@@ -127,7 +127,7 @@ class Connection:
             while True:
                 await self._receive()
         if ending is _Ending.RESET:
-            with contextlib.suppress(OSError):  # likewise
+            with contextlib.suppress(OSError):  # the peer was faster
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         return ending is _Ending.REUSE
 

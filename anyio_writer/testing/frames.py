@@ -1,4 +1,4 @@
-"""Payload -> the bytes of one server-sent event, good ones and the known kinds of error."""
+"""Frames payloads as server-sent events, and the known kinds of error."""
 
 import json
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def error_frame(kind: ErrorKind, message: str = "the model has failed") -> bytes
             and ``string`` a string under ``error``; ``object`` an object that calls
             itself ``"object":"error"``; ``field`` a line ``error: {...}`` in place of
             ``data:``; ``event`` an event of the name ``error``.
-        message: The words for people.
+        message: The message for people.
     """
     return (_ERROR_FRAMES[kind] % dumps(message)).encode()
 
@@ -65,7 +65,7 @@ def writer_error(
 
     Args:
         status: The HTTP status; the other fields default to what goes with it.
-        description: The words for people.
+        description: The message for people.
         tpe: The kind of error, such as ``TooManyRequests``.
         key: Its finer kind, such as ``fail.tooManyRequests``.
 

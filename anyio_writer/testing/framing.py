@@ -1,7 +1,7 @@
-"""Reply -> HTTP/1.1 bytes: the head, what goes around each piece, the terminator.
+"""Turns a reply into HTTP/1.1 bytes: the head, the framing of each piece, the terminator.
 
-h11 reads the requests but does not write the responses: it rightly refuses to write what
-a faulty server sends.
+h11 reads the requests but does not write the responses: it refuses to write what a faulty server
+sends.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,11 +17,11 @@ _NO_BODY: Final = frozenset({204, 304})
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """How one reply goes over the wire.
+    """How a reply is sent.
 
     Attributes:
         head: Status line and headers.
-        steps: All that happens between head and terminator.
+        steps: Everything that happens between the head and the terminator.
         wrap: Puts the framing around a piece of the body.
         terminator: What follows the body.
         reuse: Whether the connection serves another request afterwards.

@@ -1,4 +1,4 @@
-"""Task groups that keep to themselves that they are groups."""
+"""Lets a single error leave a task group as itself."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What the server has seen: connections and the requests on them."""
+"""What the server has recorded: connections, and the requests on them."""
 
 import json
 from collections import deque
@@ -14,9 +14,10 @@ class RecordedConnection:
 
     Attributes:
         requests: How many whole requests arrived on it.
-        peer_left: When the peer was found to have gone, in seconds of
-            `anyio.current_time`. A peer that shuts down only its sending half counts.
-        closed_at: When the server had closed it, on the same clock.
+        peer_left: When the server noticed that the peer had left, in seconds of
+            `anyio.current_time` in the server's event loop. A peer that shuts down only its
+            sending half counts, too.
+        closed_at: When the server closed it, on the same clock.
     """
 
     requests: int = 0
@@ -25,7 +26,7 @@ class RecordedConnection:
 
     @property
     def closed(self) -> bool:
-        """Whether it is over, whoever ended it."""
+        """Whether it is over, no matter which side ended it."""
         return self.closed_at is not None
 
 
@@ -34,10 +35,10 @@ class RecordedRequest:
     """One request that arrived whole.
 
     Attributes:
-        method: Such as ``POST``.
+        method: The method, such as ``POST``.
         target: Path and query as they were sent.
         headers: Names (lower case) and values, in order.
-        http_version: Such as ``1.1``.
+        http_version: The version of HTTP, such as ``1.1``.
         body: Without its framing; empty once the server has forgotten it.
         body_kept: Whether ``body`` is still there. A server keeps only so many bytes of bodies.
         connection: The connection it came on.
@@ -61,14 +62,14 @@ class RecordedRequest:
 
     @property
     def query(self) -> str:
-        """The target behind the question mark, or ``""``."""
+        """The target after the question mark, or ``""``."""
         return self.target.partition("?")[2]
 
     @property
     def peer_left(self) -> float | None:
         """When the peer went away, while or after it was answered, if it has.
 
-        In seconds of `anyio.current_time`; ``answered`` tells which of the two.
+        In seconds of `anyio.current_time`. ``answered`` says which of the two it was.
         """
         return self.connection.peer_left
 
@@ -81,7 +82,7 @@ class RecordedRequest:
         """The body as JSON.
 
         Raises:
-            ValueError: It is none, or the server has forgotten it.
+            ValueError: It is not JSON, or the server has forgotten it.
         """
         if not self.body_kept:
             raise ValueError(

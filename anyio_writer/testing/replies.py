@@ -1,4 +1,4 @@
-"""Texts, tool calls, chunks and errors -> replies."""
+"""Makes replies of texts, tool calls, chunks and errors."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ ReplyBuilder: TypeAlias = Callable[[RecordedRequest], Reply]
 """Makes the reply once the request is known. It runs in the server and must not block."""
 
 
-_MAX_CHOICES: Final = 128  # no request shall fill the memory
+_MAX_CHOICES: Final = 128  # so that no request can fill the memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """What a request asks for, as far as these replies care."""
+    """What a request asks for, as far as these replies depend on it."""
 
     model: str
     n: int
@@ -39,7 +39,7 @@ def text_reply(
 ) -> ReplyBuilder:
     """Answer with a text, one token per chunk.
 
-    What is None is as the request asks for it. The answer is always a stream.
+    Arguments that are None follow the request. The answer is always a stream.
 
     Args:
         text: The text (of each of the ``n`` choices asked for), or one text per choice.
@@ -79,7 +79,7 @@ def tool_call_reply(
 ) -> ReplyBuilder:
     """Answer with tool calls.
 
-    What is None is as the request asks for it. The answer is always a stream.
+    Arguments that are None follow the request. The answer is always a stream.
 
     Args:
         calls: Name and arguments (JSON) of each call.
@@ -116,7 +116,7 @@ def chunks_reply(
     Args:
         chunks: An object is dumped as the JSON of one ``data:`` event; a string is the
             payload of one, as it is; bytes (such as an `error_frame`) are sent as they
-            are, without ``data:``; steps happen in their place.
+            are, without ``data:``; steps happen where they stand.
         done: Whether the stream ends with ``data: [DONE]``.
         **fields: Further fields of the `Reply`, such as ``cut_after``.
     """
@@ -135,8 +135,8 @@ def error_reply(
 
     Args:
         status: The HTTP status.
-        body: An object, sent as JSON; a string, sent as plain text; None stands for what
-            the API would say, see `writer_error`.
+        body: An object, sent as JSON; a string, sent as plain text; None means what
+            the API would send, see `writer_error`.
         **fields: Further fields of the `Reply`, such as ``headers``.
     """
     if isinstance(body, str):
@@ -149,7 +149,7 @@ def error_reply(
 
 
 def refusal_of(request: RecordedRequest) -> Reply | None:
-    """The error with which the API turns down a request that it cannot use, if so."""
+    """The error that the API sends for a request that it cannot use; None if it can."""
     if not (request.header("authorization") or "").removeprefix("Bearer").strip():
         return error_reply(401, writer_error(401, "no API key", key="fail.unauthorized.badToken"))
     asked = _object_in(request)
@@ -167,7 +167,7 @@ def refusal_of(request: RecordedRequest) -> Reply | None:
 def _object_in(request: RecordedRequest) -> dict[str, object] | None:
     try:
         found: object = request.json()
-    except (ValueError, RecursionError):  # the second: nested without end
+    except (ValueError, RecursionError):  # the second: nested too deeply
         return None
     return _object(found)
 

@@ -1,4 +1,4 @@
-"""Reply -> the steps that play it. All faults are steps; the server only follows them."""
+"""Turns a reply into the steps that play it. Faults are steps, too; the server follows them."""
 
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,9 +29,9 @@ class Hold:
 
 @dataclass(frozen=True)
 class Cut:
-    """End the connection now, in good order (FIN), whatever is still owed.
+    """Close the connection now (FIN), even if the reply is not complete.
 
-    The connection counts as closed when the peer has ended its side, too.
+    The connection counts as closed once the peer has closed its side, too.
     """
 
 
@@ -42,7 +42,7 @@ class Reset:
 
 @dataclass(frozen=True)
 class Stall:
-    """Keep silent until the peer leaves."""
+    """Send nothing more until the peer leaves."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ _WBITS: Final[Mapping[Encoding, int]] = {  # how zlib names the two formats
 
 
 class ReplyFields(TypedDict, total=False):
-    """The fields of `Reply` that the functions making replies hand through."""
+    """The fields of `Reply` that the functions that make replies pass on."""
 
     headers: Headers
     headers_delay: float
@@ -128,14 +128,14 @@ class Reply:
 
 
 def with_defaults(defaults: Mapping[str, str], given: Headers) -> list[tuple[str, str | None]]:
-    """Put the defaults that are not given in front of what is given."""
+    """Add the defaults that are not given, in front."""
     pairs = list(given.items() if isinstance(given, Mapping) else given)
     names = {name.lower() for name, _ in pairs}
     return [*((name, value) for name, value in defaults.items() if name not in names), *pairs]
 
 
 def encoded(reply: Reply) -> Iterator[bytes | Step]:
-    """The body as the peer shall get it: compressed, if the reply says so."""
+    """The body as it is sent: compressed, if the reply says so."""
     pieces = (reply.body,) if isinstance(reply.body, bytes) else reply.body
     if reply.encoding == "identity":
         yield from pieces
@@ -151,7 +151,7 @@ def encoded(reply: Reply) -> Iterator[bytes | Step]:
 
 
 def script(reply: Reply, pieces: Iterable[bytes | Step]) -> Iterator[bytes | Step]:
-    """Work the reply's delays and faults into the pieces of its body.
+    """Insert the reply's delays and faults between the pieces of its body.
 
     Args:
         reply: Where the delays and faults come from.

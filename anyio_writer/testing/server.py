@@ -29,7 +29,7 @@ _ACCEPT_PAUSE: Final = 0.1  # seconds until accept() is tried again after it fai
 
 
 class ChatServer:
-    """A server that answers chat requests as it is told to.
+    """A server that answers chat requests with scripted replies.
 
     A context manager, to be entered once; the server runs while its body does::
 
@@ -99,13 +99,15 @@ class ChatServer:
 
     @property
     def url(self) -> str:
-        """Such as ``http://127.0.0.1:40123``, once the body has been entered.
+        """The URL, such as ``http://127.0.0.1:40123``, once the server has been entered.
 
         Raises:
             RuntimeError: It has not.
         """
         if self._url is None:
-            raise RuntimeError("the server has not been started")
+            raise RuntimeError(
+                "the server has no URL until it is entered: use 'with' or 'async with'"
+            )
         return self._url
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
@@ -179,7 +181,7 @@ class ChatServer:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self._thread.close()  # the other thread is not told of the body's exception
+            self._thread.close()  # the body's exception stays in this thread
         except Exception as failure:
             failure.__context__ = exc  # instead of the cancellation in the other thread
             raise
@@ -213,11 +215,11 @@ class ChatServer:
             await anyio.lowlevel.checkpoint()
             try:
                 sock, _ = listener.accept()
-            except (BlockingIOError, ConnectionError):  # nobody, or somebody who left again
+            except (BlockingIOError, ConnectionError):  # no peer, or one that has left again
                 await anyio.wait_readable(listener)
             except OSError:
                 # There is no file descriptor left, or no memory for the socket. The peer waits
-                # in the backlog, so the listener stays readable: only time helps.
+                # in the backlog, so the listener stays readable: try again later.
                 await anyio.sleep(_ACCEPT_PAUSE)
             else:
                 tg.start_soon(self._serve, sock)

@@ -1,4 +1,4 @@
-"""An event that threads share: the server may run in another one than its test."""
+"""An event that threads share: the server may run in another thread than its test."""
 
 import threading
 from contextlib import suppress

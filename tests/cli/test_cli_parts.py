@@ -184,7 +184,7 @@ WRONG: dict[tuple[str, ...], str] = {
     ("chat", "Hi", "--backend", "twisted"): "twisted",
     ("demo", "--pace", "-1"): "it must be a number of seconds, 0 or more, not -1. ",
     ("serve", "--port", "65536"): "it must be a whole number from 0 to 65535, not 65536. ",
-    ("serve", "--reply", "nonsense"): "none of: auto",
+    ("serve", "--reply", "nonsense"): "not one of: auto",
     ("serve", "--reply", "auto:x"): "'auto' takes nothing",
     ("serve", "--reply", "json:{"): "not JSON",
     ("serve", "--reply", "call:weather"): "a tool's name and its arguments",

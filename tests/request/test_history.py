@@ -149,7 +149,7 @@ def test_a_role_that_the_api_does_not_know_goes_back_as_assistant(role: str) -> 
 
 
 def test_a_role_of_the_callers_own_is_checked() -> None:
-    with pytest.raises(InvalidParameterError, match=r"messages\[0\].role is wrong"):
+    with pytest.raises(InvalidParameterError, match=r"messages\[0\].role is invalid"):
         sent({"role": "model", "content": "a"})
 
 

@@ -152,31 +152,31 @@ WRONG: list[tuple[Any, str, str]] = [
     (with_function(GRAPH, subqueries=""), " has no 'subqueries'", "graph"),
     (
         with_function(GRAPH, graph_ids="g"),
-        ".graph_ids is wrong: expected `list`, got `str`",
+        ".graph_ids is invalid: expected `list`, got `str`",
         "graph",
     ),
     (
         with_function(GRAPH, graph_ids=["g", 1]),
-        ".graph_ids[1] is wrong: expected `str`, got `int`",
+        ".graph_ids[1] is invalid: expected `str`, got `int`",
         "graph",
     ),
     (
         with_function(GRAPH, subqueries=1),
-        ".subqueries is wrong: expected `bool`, got `int`",
+        ".subqueries is invalid: expected `bool`, got `int`",
         "graph",
     ),
     (
         with_function(GRAPH, description=1),
-        ".description is wrong: expected `str | None`, got `int`",
+        ".description is invalid: expected `str | None`, got `int`",
         "graph",
     ),
     (
         with_function(GRAPH, query_config=[]),
-        ".query_config is wrong: expected `dict | None`, got `list`",
+        ".query_config is invalid: expected `dict | None`, got `list`",
         "graph",
     ),
     *(
-        (graph(**{name: value}), f".query_config.{name} is wrong: expected {expected}", "graph")
+        (graph(**{name: value}), f".query_config.{name} is invalid: expected {expected}", "graph")
         for name, value, expected in [
             ("max_subquestions", 0, "`int` >= 1"),
             ("max_subquestions", 11, "`int` <= 10"),
@@ -200,7 +200,7 @@ WRONG: list[tuple[Any, str, str]] = [
     (with_function(LLM, description=""), " has no 'description'", "llm"),
     (
         with_function(LLM, model=None),
-        ".model is wrong: expected `str`, got `None`",
+        ".model is invalid: expected `str`, got `None`",
         "llm",
     ),
     *(
@@ -210,7 +210,7 @@ WRONG: list[tuple[Any, str, str]] = [
     *(
         (
             with_function(TRANSLATION, **{name: "x"}),
-            f".{name} is wrong: expected `bool`, got `str`",
+            f".{name} is invalid: expected `bool`, got `str`",
             "translation",
         )
         for name in ("formality", "length_control", "mask_profanity")
@@ -218,7 +218,7 @@ WRONG: list[tuple[Any, str, str]] = [
     *(
         (
             with_function(TRANSLATION, **{name: 1}),
-            f".{name} is wrong: expected `str | None`, got `int`",
+            f".{name} is invalid: expected `str | None`, got `int`",
             "translation",
         )
         for name in ("source_language_code", "target_language_code")
@@ -229,13 +229,13 @@ WRONG: list[tuple[Any, str, str]] = [
     (with_function(VISION, variables=[{"file_id": "a"}]), ".variables[0] has no 'name'", "vision"),
     (
         with_function(VISION, variables={"a": "b"}),
-        ".variables is wrong: expected `list`, got `dict`",
+        ".variables is invalid: expected `list`, got `dict`",
         "vision",
     ),
     *(
         (
             with_function(WEB_SEARCH, **{name: "writer.com"}),
-            f".{name} is wrong: expected `list | None`, got `str`",
+            f".{name} is invalid: expected `list | None`, got `str`",
             "web_search",
         )
         for name in ("include_domains", "exclude_domains")
@@ -243,17 +243,17 @@ WRONG: list[tuple[Any, str, str]] = [
     (with_function(FUNCTION, name=""), " has no 'name'", "function"),
     (
         with_function(FUNCTION, name=1),
-        ".name is wrong: expected `str`, got `int`",
+        ".name is invalid: expected `str`, got `int`",
         "function",
     ),
     (
         with_function(FUNCTION, parameters=[]),
-        ".parameters is wrong: expected `dict | None`, got `list`",
+        ".parameters is invalid: expected `dict | None`, got `list`",
         "function",
     ),
     (
         with_function(FUNCTION, strict="yes"),
-        ".strict is wrong: expected `bool | None`, got `str`",
+        ".strict is invalid: expected `bool | None`, got `str`",
         "function",
     ),
 ]
@@ -270,7 +270,7 @@ def test_a_wrong_tool_is_named(tool: Any, said: str, kind: str) -> None:
 def test_only_one_kind_of_built_in_tool() -> None:
     assert sent(tools=[GRAPH, GRAPH, temperature])
     assert refusal(tools=[GRAPH, WEB_SEARCH]) == (
-        "tools holds several built-in tools (graph, web_search); the API takes one kind per "
+        "tools has several kinds of built-in tools (graph, web_search); the API takes one kind per "
         "request."
     )
 
@@ -290,12 +290,12 @@ def test_a_function_that_is_no_tool() -> None:
     def plain(a: int) -> None: ...
 
     assert refusal(tools=[temperature, plain]) == (
-        "tools[1] is plain itself; make it a tool: function_tool(plain)."
+        "tools[1] is plain itself. Make it a tool: function_tool(plain)."
     )
     assert refusal(tools=[Listener()]).endswith(
-        "Listener itself; make it a tool: function_tool(...)."
+        "Listener itself. Make it a tool: function_tool(...)."
     )
-    assert refusal(tools=temperature) == "tools is one tool; put it into a list: tools=[...]."
+    assert refusal(tools=temperature) == "tools is a single tool. Put it into a list: tools=[...]."
 
 
 class Listener:
@@ -312,7 +312,7 @@ class Listener:
 )
 def test_two_functions_of_one_name(tools: list[Any]) -> None:
     name = "f" if tools[0] is FUNCTION else "temperature"
-    assert refusal(tools=tools).startswith(f"tools holds several functions named {name!r};")
+    assert refusal(tools=tools).startswith(f"tools has several functions named {name!r};")
 
 
 def named(name: str) -> Any:
@@ -356,7 +356,7 @@ CHOICES = " It is 'auto', 'none', 'required', or {'type': 'function', 'function'
             NOT_AMONG.format("web_search") + "there are none.",
         ),
         *(
-            (choice, None, "tool_choice needs tools to choose from; there are none.")
+            (choice, None, "tool_choice needs tools to choose from, and the request has none.")
             for choice in ("auto", "none", "my value", named("f"), {"type": "web_search"})
         ),
         ({}, [FUNCTION], "tool_choice has no 'type'." + CHOICES),
@@ -365,14 +365,18 @@ CHOICES = " It is 'auto', 'none', 'required', or {'type': 'function', 'function'
         (
             {"type": "function", "function": "f"},
             [FUNCTION],
-            "tool_choice.function is wrong: expected `dict`, got `str`." + CHOICES,
+            "tool_choice.function is invalid: expected `dict`, got `str`." + CHOICES,
         ),
         (
             {"type": "function", "function": {}},
             [FUNCTION],
             "tool_choice.function has no 'name'." + CHOICES,
         ),
-        (5, [FUNCTION], "tool_choice is wrong: expected `str | dict | None`, got `int`." + CHOICES),
+        (
+            5,
+            [FUNCTION],
+            "tool_choice is invalid: expected `str | dict | None`, got `int`." + CHOICES,
+        ),
     ],
 )
 def test_tool_choices_that_choose_nothing(choice: Any, tools: Any, message: str) -> None:

@@ -683,11 +683,14 @@ def shout(text: str) -> str:
 @pytest.mark.parametrize(
     ("tools", "said"),
     [
-        ([len], r"tools\[0\] is len itself; make it a tool: function_tool\(len\)"),
-        (["x"], r"tools\[0\] is no function \(str\)"),
-        ([{"type": "function", "function": {"name": "f"}}], r"tools\[0\] is no function \(dict\)"),
-        (function_tool(shout), "put it into a list"),
-        (None, r"tools\[0\] is no function \(NoneType\)"),
+        ([len], r"tools\[0\] is len itself. Make it a tool: function_tool\(len\)"),
+        (["x"], r"tools\[0\] is not a function tool \(str\)"),
+        (
+            [{"type": "function", "function": {"name": "f"}}],
+            r"tools\[0\] is not a function tool \(dict\)",
+        ),
+        (function_tool(shout), "Put it into a list"),
+        (None, r"tools\[0\] is not a function tool \(NoneType\)"),
         ((function_tool(shout) for _ in range(2)), "several functions named 'shout'"),
     ],
 )

@@ -427,7 +427,7 @@ async def test_it_listens_on_ipv6() -> None:
 
 
 def test_the_url_is_known_once_the_server_runs() -> None:
-    with pytest.raises(RuntimeError, match="not been started"):
+    with pytest.raises(RuntimeError, match="has no URL until it is entered"):
         _ = ChatServer().url
 
 
