@@ -107,7 +107,9 @@ class ToolCallLog:
         if self.is_free_text:
             return True
         if self.arguments:
-            return not (self.is_whole() and (is_empty_object(piece) or self.repeats(piece)))
+            # Closed and well-formed, but not whole: that is an empty object.
+            is_value = self.is_whole() or not self._malformed
+            return not (is_value and (is_empty_object(piece) or self.repeats(piece)))
         if is_empty_object(piece):
             # Some servers send {} before the real arguments. It counts when the call is done.
             if self._empty_since is None:

@@ -253,6 +253,16 @@ def whole(name: str, text: object, **rest: object) -> dict[str, Any]:
             ["{}", ""],
         ),
         (
+            "an empty object in pieces, and once more",
+            [
+                called(piece(0, id="i", name="f", arguments="{")),
+                called(piece(0, arguments="}")),
+                called(piece(0, arguments="{}")),
+                called(piece(0, id="i", name="f", arguments={})),
+            ],
+            ["{}"],
+        ),
+        (
             "odd types",
             [
                 called({"index": "0", "id": 5, "function": {"name": "f", "arguments": []}}),
