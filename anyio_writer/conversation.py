@@ -225,7 +225,8 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         return self._stream.current_completion_snapshot
 
     @property
-    def has_begun(self) -> bool:  # noqa: D102 - as in the base class
+    def has_begun(self) -> bool:
+        """Whether events came already, so that a subscriber made now has missed some."""
         return self._has_begun
 
     async def get_final_completion(self) -> ParsedChatCompletion[T]:

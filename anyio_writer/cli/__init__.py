@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
 from .._version import __version__
@@ -116,7 +117,7 @@ def _prepare_streams() -> bool:
         fd = os.open(os.devnull, os.O_RDWR)
     os.close(fd)
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
     if sys.stdout is None:
         return False
     reconfigure = getattr(sys.stdout, "reconfigure", None)
@@ -131,5 +132,5 @@ def _forget_stdout() -> None:
         fd = sys.stdout.fileno()
     except OSError:
         return
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+    with Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), fd)

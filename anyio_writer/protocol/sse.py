@@ -199,11 +199,7 @@ class SSEDecoder:
         """
         if self._between:
             return None
-        probe = copy.copy(self)
-        probe._line = BytesIO()  # noqa: SLF001 - of the same class
-        probe._line.write(self._line.getvalue())  # noqa: SLF001
-        if isinstance(self._data, bytearray):
-            probe._data = self._data.copy()  # noqa: SLF001
+        probe = copy.deepcopy(self)
         # Two LFs end the open line and then the block. After a CR the first belongs to the CR.
         events = probe.feed(b"\n\n")
         probe.raise_pending_error()

@@ -65,7 +65,7 @@ class MemoryRelay(Relay):
 
     # Producers.
 
-    async def elect(self, key: str, token: str) -> Election:  # noqa: D102 - as in the base class
+    async def elect(self, key: str, token: str) -> Election:
         await self._begin()
         self._sweep()
         answer = self._find(key)
@@ -81,14 +81,14 @@ class MemoryRelay(Relay):
         self._renew(answer)
         return Election(Lease(key=key, token=token, generation=generation), generation)
 
-    async def append(self, lease: Lease, number: int, data: bytes, events: int) -> Receipt:  # noqa: D102
+    async def append(self, lease: Lease, number: int, data: bytes, events: int) -> Receipt:
         await self._begin()
         answer = self._held(lease)
         self._renew(answer)
         self._add(answer, number, data, events)
         return Receipt(len(answer.entries), answer.stop_wanted)
 
-    async def finish(  # noqa: D102
+    async def finish(
         self, lease: Lease, number: int, data: bytes, events: int, state: EndState
     ) -> Receipt:
         await self._begin()
@@ -102,7 +102,7 @@ class MemoryRelay(Relay):
             answer.lease_end = -math.inf
         return Receipt(len(answer.entries), answer.stop_wanted)
 
-    async def release(self, lease: Lease) -> None:  # noqa: D102
+    async def release(self, lease: Lease) -> None:
         await self._begin()
         answer = self._find(lease.key)
         if answer is not None and answer.token == lease.token:
@@ -111,7 +111,7 @@ class MemoryRelay(Relay):
 
     # Readers.
 
-    async def read(self, key: str, generation: int, after: int, wait: float) -> list[Entry]:  # noqa: D102
+    async def read(self, key: str, generation: int, after: int, wait: float) -> list[Entry]:
         await self._begin()
         with anyio.move_on_after(wait):
             while (answer := self._find(key)) is not None and answer.generation == generation:
@@ -124,7 +124,7 @@ class MemoryRelay(Relay):
                 self._check_connected()
         return []
 
-    async def status(self, key: str) -> RelayStatus:  # noqa: D102
+    async def status(self, key: str) -> RelayStatus:
         await self._begin()
         answer = self._find(key)
         if answer is None:
@@ -140,7 +140,7 @@ class MemoryRelay(Relay):
             lease_left=answer.lease_end - anyio.current_time() if is_held else 0.0,
         )
 
-    async def stop(self, key: str) -> bool:  # noqa: D102
+    async def stop(self, key: str) -> bool:
         await self._begin()
         answer = self._find(key)
         if answer is None or not self._holds(answer):
@@ -148,7 +148,7 @@ class MemoryRelay(Relay):
         answer.stop_wanted = True
         return True
 
-    async def expire(self, key: str, after: float = 0.0) -> bool:  # noqa: D102
+    async def expire(self, key: str, after: float = 0.0) -> bool:
         await self._begin()
         answer = self._find(key)
         if answer is None:

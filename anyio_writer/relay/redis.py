@@ -96,16 +96,16 @@ class RedisRelay(Relay):
 
     # Producers.
 
-    async def elect(self, key: str, token: str) -> Election:  # noqa: D102 - as in the base class
+    async def elect(self, key: str, token: str) -> Election:
         names = self._names(key)[:2]
         won, generation = await self._run(ELECT, names, token, self._lease_ms, self._ttl_ms)
         lease = Lease(key=key, token=token, generation=generation) if won else None
         return Election(lease, generation)
 
-    async def append(self, lease: Lease, number: int, data: bytes, events: int) -> Receipt:  # noqa: D102
+    async def append(self, lease: Lease, number: int, data: bytes, events: int) -> Receipt:
         return await self._write(APPEND, lease, number, data, events)
 
-    async def finish(  # noqa: D102
+    async def finish(
         self, lease: Lease, number: int, data: bytes, events: int, state: EndState
     ) -> Receipt:
         return await self._write(FINISH, lease, number, data, events, state)
@@ -130,12 +130,12 @@ class RedisRelay(Relay):
             )
         return Receipt(entries, bool(stop_wanted))
 
-    async def release(self, lease: Lease) -> None:  # noqa: D102
+    async def release(self, lease: Lease) -> None:
         await self._run(RELEASE, self._names(lease.key)[1:2], lease.token)
 
     # Readers.
 
-    async def read(self, key: str, generation: int, after: int, wait: float) -> list[Entry]:  # noqa: D102
+    async def read(self, key: str, generation: int, after: int, wait: float) -> list[Entry]:
         name = self._names(key, generation)[2]
         tail = (b"STREAMS", name, b"%d-0" % after)
         if wait <= 0:
@@ -163,7 +163,7 @@ class RedisRelay(Relay):
         (entries,) = reply.values()
         return [Entry(int(number.partition(b"-")[0]), fields[1]) for number, fields in entries]
 
-    async def status(self, key: str) -> RelayStatus:  # noqa: D102
+    async def status(self, key: str) -> RelayStatus:
         generation, state, started, ended, events, lease_left = await self._run(
             STATUS, self._names(key)[:2]
         )
@@ -180,10 +180,10 @@ class RedisRelay(Relay):
             lease_left=max(lease_left, 0) / 1000,
         )
 
-    async def stop(self, key: str) -> bool:  # noqa: D102
+    async def stop(self, key: str) -> bool:
         return bool(await self._run(STOP, self._names(key)[:2]))
 
-    async def expire(self, key: str, after: float = 0.0) -> bool:  # noqa: D102
+    async def expire(self, key: str, after: float = 0.0) -> bool:
         generation = (await self.status(key)).generation
         if not generation:
             return False

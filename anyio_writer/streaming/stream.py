@@ -104,7 +104,13 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         self._deadlines = Deadlines(self._settings.timeouts, self._settings.end_grace)
         return self._deadlines.scope
 
-    async def close(self) -> None:  # noqa: D102 - as in the base class
+    async def close(self) -> None:
+        """End it now, from any task, and return when everything is cleaned up.
+
+        The block goes on; a subscriber that waits gets ``StreamClosedError`` unless the answer was
+        already complete. Tools that run are cancelled. Closing twice, or after the end, does
+        nothing.
+        """
         if self._tool_runner is not None:
             self._tool_runner.cancel()
         await super().close()
@@ -245,7 +251,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         return self._state.n
 
     @property
-    def has_begun(self) -> bool:  # noqa: D102 - as in the base class
+    def has_begun(self) -> bool:
+        """Whether events came already, so that a subscriber made now has missed some."""
         return self._state.chunk_count > 0
 
     @property

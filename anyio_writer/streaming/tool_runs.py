@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, cast, get_args
 
 import anyio
 import anyio.to_thread
@@ -373,7 +373,8 @@ def _content_of(value: Any, name: str) -> str:
 def _what_went_wrong(exc: BaseException) -> str:
     """An error as the model is told it: its text, and never where it happened."""
     if isinstance(exc, BaseExceptionGroup):
-        return "; ".join(map(_what_went_wrong, exc.exceptions))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return "; ".join(map(_what_went_wrong, group.exceptions))
     try:
         text = str(exc).encode(errors="replace").decode()
     except Exception:  # its class's own code

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 import msgspec
 
@@ -331,6 +331,6 @@ def observers_of(given: object) -> Observers | None:
     if given is None or isinstance(given, Observers):
         return given
     if isinstance(given, Iterable) and not isinstance(given, type):
-        several: list[object] = list(given)  # pyright: ignore[reportUnknownArgumentType]
+        several = list(cast("Iterable[object]", given))
         return Observers(several) if several else None
     return Observers([given])

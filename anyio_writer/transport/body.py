@@ -21,6 +21,7 @@ _MOST_BUFFERED: Final = 20_000  # more than one read of a socket can hold
 _PACKAGE: Final = __name__.partition(".")[0] + "."
 _WITHOUT_BODY: Final = (204, 304)
 _INFLATED_AT_ONCE: Final = 64 * 1024
+_ZLIB_HEADER_SIZE: Final = 2
 
 
 @contextmanager
@@ -185,7 +186,7 @@ class InflatedBody:
         inflater = self._inflater
         if inflater is None:  # "deflate" is with zlib's header (RFC 9110, 8.4.1.2), or without it
             self._begun += data
-            if len(self._begun) < 2:  # noqa: PLR2004 - the size of that header
+            if len(self._begun) < _ZLIB_HEADER_SIZE:
                 self._rest = None
                 return b""
             data, self._begun = self._begun, b""

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
@@ -215,18 +215,17 @@ class _Pieces:
         return data
 
 
+class _RequestBody:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Pieces(self._data)
+
+
 @cache
 def _body_class(module: ModuleType) -> Any:
-    base: Any = module.AsyncByteStream
-
-    class RequestBody(base):  # type: ignore[misc]
-        def __init__(self, data: bytes) -> None:
-            self._data = data
-
-        def __aiter__(self) -> AsyncIterator[bytes]:
-            return _Pieces(self._data)
-
-    return RequestBody
+    return type("RequestBody", (_RequestBody, module.AsyncByteStream), {})
 
 
 @cache
@@ -270,7 +269,7 @@ def build_request(
         if value is None:
             request.headers.pop(name, None)
     request.stream = _body_class(module)(content)
-    return request  # type: ignore[no-any-return]
+    return cast("httpx.Request", request)
 
 
 _LIBRARIES: Final = frozenset(

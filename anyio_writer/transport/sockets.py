@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -194,9 +194,9 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """There is a connection."""
-        self._transport = transport  # type: ignore[assignment] # asyncio's says less than it gives
+        self._transport = cast("asyncio.Transport", transport)  # of which asyncio says less
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Where the event loop is to put what it reads."""
         return self._buffer
 
@@ -305,10 +305,12 @@ async def _resolve(host: str, port: int) -> list[str]:
         if address[0] != found[0][0]:
             found.insert(1, found.pop(position))
             break
-    return [
-        f"{address[0]}%{address[3]}" if len(address) > 3 and address[3] else str(address[0])  # noqa: PLR2004 - its scope
-        for *_, address in found
-    ]
+    return [_with_scope(*address) for *_, address in found]
+
+
+def _with_scope(host: Any, _port: Any, _flow: Any = 0, scope: Any = 0) -> str:
+    """An address as one text; only those of IPv6 can have a scope."""
+    return f"{host}%{scope}" if scope else str(host)
 
 
 async def _connect_first(addresses: list[str], port: int, options: dict[str, Any]) -> SocketStream:
