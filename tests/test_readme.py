@@ -201,6 +201,13 @@ def fields_of(struct: msgspec.Struct) -> Iterator[tuple[str, Any]]:
         yield name, getattr(struct, name)
 
 
+def test_the_linter_before_a_commit_is_the_one_of_tox() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    pinned = re.findall(r"additional_dependencies: \[(.*)\]", hooks)
+    assert {*pinned} == {*groups["dependency-groups"]["lint"]}
+
+
 def test_every_way_to_the_result_is_there() -> None:
     named = " ".join(
         name for name, _ in rows("reference/streams.md", "What you can do with a stream")

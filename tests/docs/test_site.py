@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import anyio_writer
 from anyio_writer import protocol, telemetry, testing
 from tests.blocks import ROOT
 
+pytestmark = pytest.mark.xdist_group("site")  # built once
 PUBLIC: Final = (anyio_writer, protocol, telemetry, testing)
 
 
@@ -39,12 +41,13 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site, as `python -m sphinx -W docs` makes it."""
+    """The built site, as `python -m sphinx -W docs` makes it: where ``SITE`` says, to look at it."""
     folder = tmp_path_factory.mktemp("site")
+    html = Path(os.environ.get("SITE") or folder / "html")
     built = subprocess.run(
         [
             *(sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto"),
-            *("-d", folder / "doctrees", ROOT / "docs", folder / "html"),
+            *("-d", folder / "doctrees", ROOT / "docs", html),
         ],
         capture_output=True,
         text=True,
@@ -53,7 +56,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert built.returncode == 0, built.stderr
     assert not built.stderr
-    return folder / "html"
+    return html
 
 
 def test_every_link_leads_somewhere(site: Path) -> None:
