@@ -41,7 +41,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site, as `python -m sphinx -W docs` makes it: where ``SITE`` says, to look at it."""
+    """The built site, as `python -m sphinx -W docs` makes it; ``SITE`` says where to keep it."""
     folder = tmp_path_factory.mktemp("site")
     html = Path(os.environ.get("SITE") or folder / "html")
     built = subprocess.run(
