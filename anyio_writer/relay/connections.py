@@ -1,7 +1,7 @@
 """Connections to Redis or Valkey: made when needed, made again when lost, and asked until it works.
 
-They are coredis's, without its pool, which loses a connection's place whenever a task is cancelled
-while it connects. Each runs as a task of the relay's.
+They are coredis's, each as a task of the relay's. Its pool is not used: it loses a connection's
+place for good whenever a task is cancelled while it connects.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
-from coredis.connection import BaseConnection
+from anyio.abc import ByteStream, TaskGroup, TaskStatus
+from coredis.connection import BaseConnection, TCPLocation
 from coredis.exceptions import (
     AskError,
     BusyLoadingError,
@@ -26,11 +26,11 @@ from coredis.exceptions import (
     ReadOnlyError,
     TryAgainError,
 )
-from coredis.pool import ConnectionPool
 from coredis.typing import RedisError
 
 from ..errors import RelayUnavailableError, printable
 from .scripts import Script
+from .server_url import ServerURL
 
 Address: TypeAlias = tuple[str, int]
 Ask: TypeAlias = Callable[[Any], Awaitable[Any]]
@@ -65,30 +65,29 @@ class Connections:
     """All connections of one relay.
 
     Args:
-        url: Of the server, or of one node of a cluster.
+        url: The server, or one node of a cluster.
         tasks: Where they run.
         patience: For how many seconds an operation is tried again.
         ssl_context: For TLS.
     """
 
     def __init__(
-        self, url: str, tasks: TaskGroup, *, patience: float, ssl_context: ssl.SSLContext | None
+        self,
+        url: ServerURL,
+        tasks: TaskGroup,
+        *,
+        patience: float,
+        ssl_context: ssl.SSLContext | None,
     ) -> None:
-        if url.startswith("rediss:"):
-            ssl_context = ssl_context or ssl.create_default_context()
+        self._url = url
+        self._ssl_context = (ssl_context or ssl.create_default_context()) if url.tls else None
         self._patience = patience
         self._reply_time = patience / 3  # for a reply that needs no waiting
-        options: Any = {"ssl_context": ssl_context} if ssl_context is not None else {}
-        # Never entered: it reads the URL.
-        pool: Any = ConnectionPool.from_url(
-            url, decode_components=True, connect_timeout=self._reply_time, **options
-        )
-        self._pool = pool
         self._tasks = tasks
         self._shared: dict[Address, BaseConnection] = {}
         self._connecting = anyio.Lock()
         self._idle: dict[Address, deque[tuple[float, BaseConnection]]] = {}
-        self._home: Address = self._pool.location.host, self._pool.location.port
+        self._home: Address = url.host, url.port
         self._nodes: dict[int, Address] = {}  # of a cluster, by slot
         self._is_closed = False
 
@@ -227,15 +226,29 @@ class Connections:
     async def _make(self, address: Address) -> BaseConnection:
         if self._is_closed:
             raise RelayUnavailableError("The relay was left.")
-        location = self._pool.location
-        if address != self._home:
-            location = type(location)(*address)
-        connection: BaseConnection = self._pool.connection_class(
-            location, **self._pool.connection_kwargs
-        )
         with anyio.fail_after(self._reply_time):
-            await self._tasks.start(_run, connection)
+            connection: BaseConnection = await self._tasks.start(self._run, address)
         return connection
+
+    async def _run(self, address: Address, *, task_status: TaskStatus[BaseConnection]) -> None:
+        """Run a connection to its end, whatever that is: whoever uses it gets the error."""
+        if self._ssl_context is None:
+            stream: ByteStream = await anyio.connect_tcp(*address)
+        else:
+            stream = await anyio.connect_tcp(
+                *address, ssl_context=self._ssl_context, tls_standard_compatible=False
+            )
+        url = self._url
+        connection = _Connection(
+            TCPLocation(*address), username=url.username, password=url.password, db=url.database
+        )
+        connection.given = stream
+        status = _Status(connection, task_status)
+        try:
+            await connection.run(task_status=status)
+        except Exception:
+            if not status.has_started:
+                raise
 
     # Clusters.
 
@@ -247,21 +260,32 @@ _UNUSABLE: Final = (ConnectionError, ReadOnlyError, OSError, TimeoutError)
 """Errors after which a connection is of no use."""
 
 
-async def _run(connection: BaseConnection, *, task_status: TaskStatus[None]) -> None:
-    """Run a connection to its end, whatever that is: whoever uses it gets the error."""
-    has_started = False
+class _Connection(BaseConnection):
+    """A connection over bytes that flow already.
 
-    class Status:
-        def started(self, value: Any = None) -> None:
-            nonlocal has_started
-            has_started = True
-            task_status.started(value)
+    Were coredis to connect it, a failure would leave memory streams behind that warn.
+    """
 
-    try:
-        await connection.run(task_status=Status())
-    except Exception:
-        if not has_started:
-            raise
+    given: ByteStream
+
+    async def _connect(self) -> ByteStream:
+        return self.given
+
+    def describe(self) -> str:
+        return f"Connection<{self.location}>"
+
+
+class _Status:
+    """Hands over a connection when it has introduced itself to the server."""
+
+    def __init__(self, connection: BaseConnection, task_status: TaskStatus[BaseConnection]) -> None:
+        self.has_started = False
+        self._connection = connection
+        self._task_status = task_status
+
+    def started(self, value: None = None) -> None:  # noqa: ARG002 - as the protocol has it
+        self.has_started = True
+        self._task_status.started(self._connection)
 
 
 def slot_of(name: bytes) -> int:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ssl
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError, LeaseLostError, RelayUnavailableError
 from .base import Relay
 from .log import Election, EndState, Entry, Lease, Receipt, RelayStatus, State
 from .scripts import APPEND, ELECT, EXPIRE, FINISH, RELEASE, STATUS, STOP, Script
+from .server_url import parse_url
 
 if TYPE_CHECKING:
     from .connections import Connections
-
-_SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
 
 _READ_AT_ONCE: Final = 64
 """How many entries one read brings at most. Each is ``flush_bytes`` or a single chunk."""
@@ -61,7 +59,7 @@ class RedisRelay(Relay):
         super().__init__(ttl=ttl, lease=lease, flush=flush, flush_bytes=flush_bytes)
         if not isinstance(prefix, str) or "{" in prefix or "}" in prefix:
             raise ConfigurationError(f"prefix must be a text without braces, not {prefix!r}.")
-        self._url = _checked(url)
+        self._url = parse_url(url)
         self._ssl_context = ssl_context
         self._prefix = prefix
         self._lease_ms = _milliseconds(lease)
@@ -207,20 +205,3 @@ class RedisRelay(Relay):
 
 def _milliseconds(seconds: float) -> int:
     return max(round(seconds * 1000), 0)
-
-
-def _checked(url: object) -> str:
-    """A URL that the client reads. It is never shown, for it may hold a password."""
-    if isinstance(url, str):
-        scheme, separator, rest = url.partition("://")
-        known = _SCHEMES.get(scheme.lower())
-        try:
-            if separator and known and urlsplit(url).hostname:
-                _ = urlsplit(url).port
-                return f"{known}://{rest}"
-        except ValueError:  # a port that is none, brackets that do not match
-            pass
-    raise ConfigurationError(
-        "The relay's url must be like 'redis://user:password@host:6379/0', or begin with "
-        f"{', '.join(list(_SCHEMES)[1:])}."
-    )

@@ -4,8 +4,9 @@
 token of its producer; ``log``, the stream of this generation. Entry ``n`` has the ID ``n-0``, so
 the length of a log is the number of its last entry, and a log takes none twice.
 
-Where a script writes under memory pressure, what must not be refused comes behind a write that
-cannot be: then Redis lets it pass.
+Without free memory, Redis refuses writes that need some, unless the script has written something
+already. So what makes an answer longer is a script's first write, and is refused. An end or a stop
+comes behind another write, and passes.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 generation = math.max(generation + 1, now)
-redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'generation', string.format('%.0f', generation), 'token', token,
   'state', 'running', 'started', string.format('%.0f', now), 'events', '0')
+redis.call('HDEL', KEYS[1], 'stop', 'ended')
 redis.call('PEXPIRE', KEYS[1], ttl)
 redis.call('SET', KEYS[2], token, 'PX', lease_time)
 return {1, generation}

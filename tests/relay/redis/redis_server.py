@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import anyio
+
 PROGRAM: Final = shutil.which("redis-server")
 
 _STARTS_WITHIN: Final = 20.0  # seconds
@@ -50,6 +52,7 @@ class RedisServer:
             f"dir {self.folder}",
             'save ""',
             "logfile redis.log",
+            "repl-diskless-sync-delay 0",
             *self.options,
         ]
         configuration = self.folder / "redis.conf"
@@ -95,7 +98,17 @@ class RedisServer:
 
     def lines(self, *command: str) -> list[str]:
         """The texts of a reply that is an array."""
-        return self.ask(*command).decode().split("\r\n")[2::2]
+        return self.ask(*command).decode(errors="surrogateescape").split("\r\n")[2::2]
+
+    def connections(self) -> int:
+        """How many there are, but for the one that asks."""
+        return self.ask("CLIENT", "LIST").count(b" laddr=") - 1
+
+    async def until_connections(self, count: int) -> None:
+        """Wait until there are no more than these: the server learns of an end by and by."""
+        with anyio.fail_after(20):
+            while self.connections() > count:  # noqa: ASYNC110 - it is the server's to say
+                await anyio.sleep(0.02)
 
     def keys_without_expiry(self) -> list[str]:
         """What would never go away; nothing may be among it."""
@@ -103,8 +116,9 @@ class RedisServer:
 
 
 def _ask(connection: socket.socket, command: Sequence[str]) -> bytes:
-    parts = [f"${len(each.encode())}\r\n{each}\r\n" for each in command]
-    connection.sendall(f"*{len(parts)}\r\n{''.join(parts)}".encode())
+    words = [each.encode(errors="surrogateescape") for each in command]
+    parts = [b"$%d\r\n%s\r\n" % (len(word), word) for word in words]
+    connection.sendall(b"*%d\r\n%s" % (len(parts), b"".join(parts)))
     reply = b""
     while not _is_whole(reply):
         data = connection.recv(64 * 1024)

@@ -1,0 +1,245 @@
+"""Connections that are cut, stalled or refused at every point: nothing is lost or doubled."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import anyio
+import pytest
+
+from anyio_writer import (
+    ConfigurationError,
+    LeaseLostError,
+    ProducerLostError,
+    RelayUnavailableError,
+    chat_stream_from,
+)
+from anyio_writer.relay import RedisRelay
+from tests.relay.redis.proxy import Proxy
+from tests.relay.redis.redis_server import RedisServer, free_port
+from tests.relay.relay_helpers import HANGS, HELLO, Seen, follow, hello, publish
+from tests.streaming.helpers import STALL, Body, chunk
+
+QUICK: dict[str, Any] = {"flush": 1e-6, "lease": 3}
+
+
+async def through(proxy: Proxy, cut_at: int | None, *, producer: bool) -> tuple[Seen, Seen, int]:
+    """Publish and follow an answer, one of the two through a proxy that cuts once."""
+    direct = f"redis://127.0.0.1:{proxy.upstream}/0"
+    urls = (proxy.url, direct) if producer else (direct, proxy.url)
+    reader = Seen()
+    before = proxy.passed
+    proxy.cut_at = None if cut_at is None else before + cut_at
+    async with (
+        RedisRelay(urls[0], **QUICK) as one,
+        RedisRelay(urls[1], **QUICK) as two,
+        anyio.create_task_group() as tg,
+    ):
+        key = f"answer:{producer}:{cut_at}"
+        gates = [anyio.Event() for _ in HELLO]
+        body = Body(*(each for pair in zip(gates, HELLO, strict=True) for each in pair))
+
+        async def open_gates() -> None:
+            """Let each chunk be read before the next one comes."""
+            for number, gate in enumerate(gates):
+                gate.set()
+                await reader.until(2 * number if number < 4 else 0)
+
+        tg.start_soon(partial(follow, two, key, reader, wait=10))
+        tg.start_soon(open_gates)
+        seen = await publish(one, key, chat_stream_from(body))
+    return seen, reader, proxy.passed - before
+
+
+@pytest.mark.parametrize("producer", [True, False])
+async def test_a_cut_at_every_piece(redis: RedisServer, producer: bool) -> None:
+    """Whichever request or reply is lost, each event comes once."""
+    async with Proxy(redis.port).run() as proxy:
+        seen, reader, count = await through(proxy, None, producer=producer)
+        assert reader.events == seen.events
+        assert count > 12
+        for cut_at in range(1, count + 1):
+            seen, reader, _ = await through(proxy, cut_at, producer=producer)
+            assert seen.error is None
+            assert reader.error is None
+            assert len(seen.events) == 12
+            assert reader.events == seen.events
+
+
+async def interrupt(proxy: Proxy, is_silent: bool, reader: Seen, go_on: anyio.Event) -> None:
+    """Take the server away for 1.2 s, amid an answer."""
+    await reader.until(4)
+    if is_silent:
+        proxy.stall()
+    else:
+        proxy.is_refusing = True
+        proxy.cut()
+    go_on.set()
+    await anyio.sleep(1.2)
+    proxy.is_refusing = False
+    proxy.flow()
+
+
+async def test_a_server_that_is_away_for_less_than_a_lease(redis: RedisServer) -> None:
+    """It refuses, or says nothing at all; both sides go on when it is back."""
+    for is_silent in (False, True):
+        async with (
+            Proxy(redis.port).run() as proxy,
+            RedisRelay(proxy.url, lease=3) as one,
+            RedisRelay(proxy.url, lease=3) as two,
+            anyio.create_task_group() as tg,
+        ):
+            key = f"answer:{is_silent}"
+            reader, go_on = Seen(), anyio.Event()
+            body = Body(*HELLO[:2], go_on, *HELLO[2:])
+            tg.start_soon(partial(follow, two, key, reader, wait=5))
+
+            async def interrupt(
+                proxy: Proxy, is_silent: bool, reader: Seen, go_on: anyio.Event
+            ) -> None:
+                await reader.until(4)
+                if is_silent:
+                    proxy.stall()
+                else:
+                    proxy.is_refusing = True
+                    proxy.cut()
+                go_on.set()
+                await anyio.sleep(1.2)
+                proxy.is_refusing = False
+                proxy.flow()
+
+            tg.start_soon(interrupt, proxy, is_silent, reader, go_on)
+            seen = await publish(one, key, chat_stream_from(body))
+            with anyio.fail_after(HANGS):
+                await reader.until(12)
+        assert seen.error is None
+        assert reader.events == seen.events
+        assert reader.error is None
+
+
+async def test_a_server_that_is_away_for_longer(redis: RedisServer) -> None:
+    """Then both sides get a typed error, within a lease and the time of one attempt."""
+    lease = 0.6
+    async with (
+        Proxy(redis.port).run() as proxy,
+        RedisRelay(proxy.url, lease=lease) as one,
+        RedisRelay(proxy.url, lease=lease) as two,
+        anyio.create_task_group() as tg,
+    ):
+        reader = Seen()
+        times: list[float] = []
+
+        async def read() -> None:
+            await follow(two, "answer", reader, wait=5)
+            times.append(anyio.current_time())
+
+        tg.start_soon(read)
+
+        async def interrupt() -> None:
+            await reader.until(2)
+            proxy.is_refusing = True
+            proxy.cut()
+            times.append(anyio.current_time())
+
+        tg.start_soon(interrupt)
+        stream = chat_stream_from(Body(chunk("Hel"), STALL))
+        seen = Seen()
+        async with stream:
+            stream.start_soon(seen.watch, stream.subscribe())
+            with anyio.fail_after(HANGS), pytest.raises(RelayUnavailableError, match="lease"):
+                await one.publish("answer", stream)
+            times.append(anyio.current_time())
+            await stream.close()
+        proxy.is_refusing = False
+        assert len(seen.events) == 2
+    assert type(reader.error) is RelayUnavailableError
+    assert reader.completion["choices"][0]["message"]["content"] == "Hel"
+    assert max(times) - min(times) < lease * 4 / 3 + 1
+
+
+async def test_a_producer_that_is_cut_off(redis: RedisServer) -> None:
+    """Readers that reach the server learn that its lease has run out."""
+    lease = 0.6
+    async with (
+        Proxy(redis.port).run() as proxy,
+        RedisRelay(proxy.url, lease=lease) as one,
+        RedisRelay(redis.url, lease=lease) as two,
+        anyio.create_task_group() as tg,
+    ):
+        reader = Seen()
+
+        async def produce() -> None:
+            with pytest.raises((RelayUnavailableError, LeaseLostError)):
+                async with chat_stream_from(Body(chunk("Hel"), STALL)) as stream:
+                    await one.publish("answer", stream)
+
+        tg.start_soon(produce)
+        async with two.open_stream("answer", wait=5) as stream:
+            await anext(stream)
+            proxy.stall()
+            started = anyio.current_time()
+            await reader.watch(stream)
+            assert anyio.current_time() - started < lease + 1
+        assert type(reader.error) is ProducerLostError
+        # Somebody else can take the key over at once.
+        seen = await publish(two, "answer", hello())
+        assert seen.error is None
+        proxy.flow()
+
+
+async def test_no_server() -> None:
+    relay = RedisRelay(f"redis://user:secret@127.0.0.1:{free_port()}", lease=0.2)
+    with anyio.fail_after(HANGS), pytest.raises(RelayUnavailableError) as caught:
+        async with relay:
+            raise AssertionError
+    assert "secret" not in repr(caught.value)
+    assert "secret" not in repr(relay)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "localhost", "http://localhost", "redis://", "redis://h:port:secret", None, 1]
+)
+def test_wrong_urls(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match="url") as caught:
+        RedisRelay(wrong)
+    assert "secret" not in str(caught.value)
+
+
+def test_wrong_options() -> None:
+    for name, wrong in {
+        "prefix": "{a}",
+        "ttl": 0,
+        "lease": -1,
+        "flush": "a",
+        "flush_bytes": 1.5,
+    }.items():
+        options: dict[str, Any] = {name: wrong}
+        with pytest.raises(ConfigurationError, match=name):
+            RedisRelay("valkey://localhost", **options)
+    with pytest.raises(ConfigurationError, match="ttl"):
+        RedisRelay("valkeys://localhost", ttl=1, lease=2)
+
+
+async def test_cancelled_readers_leave_no_connection(redis: RedisServer) -> None:
+    async with RedisRelay(redis.url) as relay, anyio.create_task_group() as tg:
+        async with chat_stream_from(Body(chunk("Hel"), STALL)) as stream:
+            tg.start_soon(relay.publish, "answer", stream)
+            for delay in (0.001, 0.003, 0.01, 0.03, 0.1):
+                with anyio.move_on_after(delay):
+                    async with anyio.create_task_group() as readers:
+                        for _ in range(10):
+                            readers.start_soon(partial(follow, relay, "answer", wait=5))
+            await redis.until_connections(1)
+            tg.cancel_scope.cancel()
+    await redis.until_connections(0)
+
+
+async def test_many_readers_share_few_connections(redis: RedisServer) -> None:
+    """Readers of an answer that has ended do not wait, so they need none of their own."""
+    async with RedisRelay(redis.url) as relay:
+        await publish(relay, "answer", hello())
+        async with anyio.create_task_group() as tg:
+            for _ in range(50):
+                tg.start_soon(follow, relay, "answer")
+        assert redis.connections() <= 2
