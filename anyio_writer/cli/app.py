@@ -127,7 +127,7 @@ def chat(
         typer.Option(
             "--stats/--no-stats",
             show_default=False,
-            help="Sum the answer up on standard error; a terminal gets that unless you say no.",
+            help="Print a summary on standard error. The default on a terminal.",
         ),
     ] = None,
     otel: Annotated[
@@ -229,7 +229,6 @@ def serve_(
 
     The first request gets the first reply, and so on. After the last reply the first one is used
     again.
-    {}
     """
     replies = [*reply, *([] if text is None else [f"text:{text}"])] or ["auto"]
     style = Style(text=demonstration.TEXT, pace=pace, done=done)

@@ -171,7 +171,7 @@ WRONG: dict[tuple[str, ...], str] = {
         "Hi",
         "--temperature",
         "-1",
-    ): "'--temperature': it must be a number, 0 or more, not -1. ",
+    ): "it must be a number, 0 or more, not -1. ",
     ("chat", "Hi", "--temperature", "warm"): "it must be a number, 0 or more, not warm. ",
     ("chat", "Hi", "--max-tokens", "0"): "it must be a whole number, 1 or more, not 0. ",
     ("chat", "Hi", "--max-tokens", "1.5"): "it must be a whole number, 1 or more, not 1.5. ",

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
@@ -28,6 +29,7 @@ from anyio_writer import (
 from anyio_writer.cli.samples import sample_of
 from anyio_writer.cli.scripted import SYNTAX, Style, reply_for
 from anyio_writer.testing import ChatServer
+from tests import blocks
 from tests.plugins.thoroughness import examples
 from tests.structured.structured_types import TYPES, Typed, fits
 
@@ -176,6 +178,17 @@ async def test_a_text_for_what_is_no_request(body: bytes) -> None:
         response = await client.post(server.url, content=body)
         assert "A" in response.text
         assert response.status_code == 200
+
+
+async def test_the_programs_of_the_readme_run_against_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(blocks, "answer", reply_for("auto", STYLE))
+    printed = await blocks.run_in_order(blocks.ROOT / "README.md", monkeypatch, capsys, tmp_path)
+    print(printed)
+    assert STYLE.text in printed
+    assert "['keywords']" in printed  # structured output
+    assert "temperature" in printed  # a call
 
 
 # Samples.

@@ -179,6 +179,7 @@ def test_help_fits(
     ):
         assert word in text or command not in ("chat", "record"), word
     assert "…" not in text
+    assert "{}" not in text
     assert "..." not in text.replace("[ARGS]...", "").replace("JSON ...]", "")
 
 
