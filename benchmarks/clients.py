@@ -17,7 +17,7 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -130,16 +130,29 @@ def otel_with_sdk() -> Iterator[Any]:
         meter_provider.shutdown()
 
 
-@asynccontextmanager
-async def open_ours_httpx2(url: str) -> AsyncIterator[Any]:
-    from anyio_writer import AsyncWriter, Timeouts
+def passed(make_client: Callable[[], Any]) -> Opening:
+    """Ours, with a client that is passed in."""
 
-    timeouts = Timeouts(connect=TIMEOUT)
-    async with (
-        _httpx_client("httpx2") as client,
-        AsyncWriter(client=client, api_key="key", base_url=url, timeouts=timeouts) as writer,
-    ):
-        yield lambda model, **more: writer.chat.stream(**_question(model), **more)
+    @asynccontextmanager
+    async def open_ours(url: str) -> AsyncIterator[Any]:
+        from anyio_writer import AsyncWriter, Timeouts
+
+        timeouts = Timeouts(connect=TIMEOUT)
+        async with (
+            make_client() as client,
+            AsyncWriter(client=client, api_key="key", base_url=url, timeouts=timeouts) as writer,
+        ):
+            yield lambda model, **more: writer.chat.stream(**_question(model), **more)
+
+    return open_ours
+
+
+def _streaming_client() -> Any:
+    import httpx
+
+    from anyio_writer import StreamingTransport
+
+    return httpx.AsyncClient(transport=StreamingTransport(limits=_no_limits("httpx")))
 
 
 @asynccontextmanager
@@ -379,7 +392,19 @@ CLIENTS: Final = {
         "`AsyncWriter().chat.stream`", observed(nullcontext), _OURS, "anyio_writer"
     ),
     "anyio-writer, httpx2": Client(
-        "the same with `client=httpx2.AsyncClient()`", open_ours_httpx2, _OURS, "anyio_writer"
+        "the same with `client=httpx2.AsyncClient()`",
+        passed(partial(_httpx_client, "httpx2")),
+        _OURS,
+        "anyio_writer",
+    ),
+    "anyio-writer, httpx": Client(
+        "the same with `client=httpx.AsyncClient()`", passed(_httpx_client), _OURS, "anyio_writer"
+    ),
+    "anyio-writer, StreamingTransport": Client(
+        "the same with `client=httpx.AsyncClient(transport=StreamingTransport())`",
+        passed(_streaming_client),
+        _OURS,
+        "anyio_writer",
     ),
     "writer-sdk": Client("`AsyncWriter().chat.stream`", open_writer_sdk, _SDK, "writerai"),
     "openai": Client(

@@ -149,7 +149,12 @@ def fast(url: str, client: Client, way: str, shape: str, chunks: int) -> Any:
             numbers = begin.until(Clocks.now(), chunks * times)
         _checked(meter, times if way == "final" else meter.expected)
         beyond = (numbers["cpu_us"] * chunks - short["cpu_us"]) / max(1, chunks - FEWEST)
-        return {**numbers, "cpu_beyond_us": beyond, "short_stream_us": short["cpu_us"]}
+        return {
+            **numbers,
+            "cpu_beyond_us": beyond,
+            "short_stream_us": short["cpu_us"],
+            "stream_us": numbers["cpu_us"] * chunks,
+        }
 
     return run
 

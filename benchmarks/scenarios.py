@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from .bodies import FEWEST
+
 Mode: TypeAlias = Literal["full", "quick", "smoke"]
 Case: TypeAlias = dict[str, Any]
 
@@ -72,6 +74,12 @@ def _paced(shape: str, *sizes: tuple[int, float, float]) -> dict[str, Case]:
     }
 
 
+_PASSED: Final = (
+    "anyio-writer",
+    "anyio-writer, httpx2",
+    "anyio-writer, httpx",
+    "anyio-writer, StreamingTransport",
+)
 _PACE: Final = (
     Column("late", "time taken / time due"),
     Column("per_second", "chunks/s"),
@@ -115,6 +123,47 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         },
         {"full": 9, "quick": 2, "smoke": 1},
         ALL,
+    ),
+    "short": Scenario(
+        "A stream of one token, on a connection that is there",
+        "fast",
+        "stream_us",
+        (("anyio-writer", "final"), *(each for each in _EVERYONE if each[0] != "socket")),
+        {mode: _lengths(FEWEST, shapes=("text",)) for mode in ("full", "quick", "smoke")},
+        {"full": 9, "quick": 3, "smoke": 1},
+        ALL,
+    ),
+    "passed": Scenario(
+        "A client that is passed in, on a fast stream",
+        "fast",
+        "cpu_us",
+        (
+            *((client, way) for client in _PASSED for way in ("iterate", "batches")),
+            ("httpx", "iterate"),
+        ),
+        {
+            "full": _lengths(2000, shapes=("text",)),
+            "quick": _lengths(2000, shapes=("text",)),
+            "smoke": _lengths(50, shapes=("text",)),
+        },
+        {"full": 7, "quick": 2, "smoke": 1},
+        ("asyncio", "trio"),
+        baselines=("httpx", "anyio-writer"),
+    ),
+    "passed_paced": Scenario(
+        "A client that is passed in, at the pace of a model",
+        "paced",
+        "cpu_us",
+        (*((client, "iterate") for client in _PASSED), ("httpx", "iterate")),
+        {
+            "full": _paced("text", (100, 50, 2)),
+            "quick": _paced("text", (100, 20, 1)),
+            "smoke": _paced("text", (5, 500, 0.02)),
+        },
+        {"full": 3, "quick": 1, "smoke": 1},
+        ("asyncio", "trio"),
+        baselines=("httpx", "anyio-writer"),
+        columns=_PACE,
     ),
     "length": Scenario(
         "Longer and longer streams",

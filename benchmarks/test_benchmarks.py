@@ -38,7 +38,7 @@ PARTS = (
     ("--backends", "asyncio", "--clients", *(each for each in CLIENTS if each not in SDKS)),
     (
         *("--backends", "asyncio", "--clients", *SDKS),
-        *("--only", "one", "typed", "many", "shared", "import"),
+        *("--only", "one", "short", "passed", "passed_paced", "typed", "many", "shared", "import"),
     ),
     (
         *("--backends", "uvloop", "trio", "--clients", "anyio-writer", "socket"),
