@@ -89,7 +89,7 @@ class ChatCompletionStreamState(Machine, Generic[T]):
         )
         self.done_received: bool = False
         """Whether ``[DONE]`` has come; nothing after it counts."""
-        self.n = n or 1
+        self.n: int = n or 1
         """How many choices the request asked for: the answer is complete only when all are."""
         self._require_finish = require_finish
         self._parser: Final = ChunkParser(

@@ -74,9 +74,9 @@ class Recorder:
     """Turns events into records."""
 
     def __init__(self) -> None:
-        self.events = 0
+        self.events: int = 0
         """How many events there were."""
-        self.after = 0
+        self.after: int = 0
         """How many of them are of the answer, or of the last round's."""
 
     def take(self, events: Iterable[Any]) -> list[Record]:

@@ -62,9 +62,9 @@ class LogSource:
         self._wait = wait
         self._kind = kind
         self._check = check
-        self.generation = 0
+        self.generation: int = 0
         """Which of the key's answers this is; 0 before it is opened."""
-        self.n = 1
+        self.n: int = 1
         """How many choices the request asked for, once the header was read."""
         self._entries: deque[Entry] = deque()  # read and not yet given out
         self._last = 0  # the number of the last entry that was read

@@ -42,7 +42,7 @@ class Skip:
     """
 
     def __init__(self, count: int) -> None:
-        self.left = count
+        self.left: int = count
         """How many are still to be held back."""
         self._snapshot: _Snapshot | None = None
 
@@ -76,6 +76,8 @@ class ReplayPump(Pump):
     """Reads a log to its end, in place of a response."""
 
     __slots__ = ("_log", "_skip")
+
+    bytes_received: int  # again, for type checkers: ``run`` adds to it
 
     def __init__(
         self,
