@@ -49,7 +49,7 @@ class AsyncWriter(Uncopied):
         configuration: Where requests go and how answers are read, see ``Configuration``.
 
     Raises:
-        ConfigurationError: A setting is missing, wrong or unknown.
+        ConfigurationError: A setting is missing, invalid or unknown.
     """
 
     _copy_instead = "It holds connections and an API key: make one in each process."
@@ -183,7 +183,7 @@ class Chat(Uncopied):
             request: The request's fields, see ``ChatRequest``.
 
         Raises:
-            InvalidParameterError: A field of the request is missing, wrong or unknown.
+            InvalidParameterError: A field of the request is missing, invalid or unknown.
             TypeError: The response format has no strict schema.
         """
         return self._make_stream({**request, "response_format": response_format})
@@ -217,7 +217,7 @@ class Chat(Uncopied):
             request: The request's fields, see ``ChatRequest``, and ``ConversationOptions``.
 
         Raises:
-            InvalidParameterError: A field of the request is missing, wrong or unknown.
+            InvalidParameterError: A field of the request is missing, invalid or unknown.
             TypeError: The response format has no strict schema.
         """
         return make_conversation(

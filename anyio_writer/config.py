@@ -28,7 +28,7 @@ def _check_type(name: str, value: object, expected: type) -> None:
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Time limits in seconds; None is no limit. Each has an error of its own.
+    """Time limits in seconds; None means no limit. Each has an error of its own.
 
     Attributes:
         connect: For making a connection, TLS included.
@@ -36,7 +36,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
             call, a refusal. Keep-alives and empty chunks do not count. Time in which nobody was
             reading the stream does not count either.
         idle: Between one chunk and the next, once content has begun. Keep-alives do not count. It
-            may take up to a sixty-fourth longer: to move a deadline with each chunk is dear.
+            is enforced with a tolerance of up to 1.6 %.
         total: For everything until the answer is complete, retries and their waits included.
     """
 
@@ -53,7 +53,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds on what a server can make this side hold or wait for.
+    """Limits on what a server can make you hold or wait for.
 
     Attributes:
         max_event_bytes: The longest line, and the most data of one event.
@@ -95,7 +95,7 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         timeouts: Time limits.
-        limits: Bounds on sizes.
+        limits: Limits on sizes.
         end_grace: For how many seconds reading goes on at most, once the answer is complete,
             to the usage and the end of the response.
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` is an
@@ -139,7 +139,7 @@ class Configuration(ReadingConfiguration, total=False):
         max_retries: How often a request that failed before its answer began is sent again; 2 if
             not given.
         timeouts: Time limits.
-        limits: Bounds on sizes.
+        limits: Limits on sizes.
         end_grace: For how many seconds reading goes on at most, once the answer is complete, to the
             usage and the end of the response; 5 if not given.
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` is an

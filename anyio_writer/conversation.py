@@ -103,7 +103,7 @@ class RoundStartedEvent(
 
 
 class ToolResultEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="tool.result"):
-    """A tool has answered a call. It comes as soon as it has, perhaps amid its round's events.
+    """A call was answered. This event comes at once, perhaps between others of its round.
 
     Attributes:
         round: The round of the call.
@@ -111,7 +111,7 @@ class ToolResultEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type", t
         name: The function.
         tool_call_id: The call's id; "" if the server gave none.
         content: What the model is told.
-        is_error: Whether that is what went wrong.
+        is_error: Whether the content says what went wrong.
     """
 
     type: ClassVar[Literal["tool.result"]] = "tool.result"
@@ -230,7 +230,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         return self._has_begun
 
     async def get_final_completion(self) -> ParsedChatCompletion[T]:
-        """The last round's completion: waits for the end, and drops the events until then."""
+        """Wait for the end, and return the last round's completion. Events are discarded."""
         await self.until_done()
         return self._completions[-1]
 

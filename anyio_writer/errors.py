@@ -41,11 +41,11 @@ class WriterError(Exception):
 
 
 class ConfigurationError(WriterError, ValueError):
-    """The client was set up wrongly (key, base URL, limits); nothing was sent."""
+    """A setting is missing or invalid (key, base URL, limits); nothing was sent."""
 
 
 class InvalidParameterError(WriterError, ValueError):
-    """A parameter of the request is missing or wrong; nothing was sent."""
+    """A parameter of the request is missing or invalid; nothing was sent."""
 
 
 class APIError(WriterError):
@@ -56,7 +56,7 @@ class APIError(WriterError):
         request: The request that was sent, if there was one.
         response: The response whose headers had arrived, if any.
         body: What the server said about the error: decoded JSON, else text, else None.
-        request_id: The server's name for the request, if it gave one.
+        request_id: The server's request ID, if it sent one.
         completion: What had arrived of the answer; None before there was a choice.
         timings: When what happened, up to the error; None for errors of no stream.
     """
@@ -115,11 +115,11 @@ class NotFoundError(APIStatusError):
 
 
 class ConflictError(APIStatusError):
-    """409: the server was busy with something that excludes this request."""
+    """409: the request conflicts with something else that the server does."""
 
 
 class UnprocessableEntityError(APIStatusError):
-    """422: the request was understood and is wrong."""
+    """422: the request was understood, but is not valid."""
 
 
 class RateLimitError(APIStatusError):
@@ -224,11 +224,11 @@ class ResponseTooLargeError(APIResponseValidationError):
 
 
 class LengthFinishReasonError(APIError):
-    """The answer was cut off by ``max_tokens`` before what was to be parsed was whole."""
+    """``max_tokens`` cut the answer off before everything that must be parsed had arrived."""
 
 
 class ContentFilterFinishReasonError(APIError):
-    """The server's content filter ended the answer before what was to be parsed was whole."""
+    """The content filter cut the answer off before everything that must be parsed had arrived."""
 
 
 class ContentParseError(APIError):
@@ -237,7 +237,7 @@ class ContentParseError(APIError):
     ``completion`` holds all choices; those whose text fits have it parsed.
 
     Attributes:
-        choice_index: Whose text.
+        choice_index: The choice.
         text: The text.
         path: Where in it, such as ``$.people[1].age``; ``$`` is the value itself.
         reason: What is wrong there.
@@ -308,7 +308,7 @@ class WrongOrderError(WriterError):
 
 
 class DetachedEventError(WriterError, AttributeError):
-    """An event does not know its stream any more: it was unpickled, decoded or made by hand.
+    """An event does not know its stream, because it was unpickled, decoded or made by hand.
 
     Its fields are all there. What would be read from the stream (``snapshot``, ``parsed`` and the
     like) is not.
@@ -316,9 +316,9 @@ class DetachedEventError(WriterError, AttributeError):
 
 
 class ConsumerLagError(WriterError):
-    """A consumer made with ``on_full="fail"`` was too slow and has lost the rest of its stream.
+    """A subscriber made with ``on_full="fail"`` was too slow and has lost the rest of its stream.
 
-    Only that consumer gets it; the stream and the other consumers go on.
+    Only that subscriber gets it; the stream and the other subscribers go on.
     """
 
 

@@ -93,8 +93,8 @@ def open_chat_stream(
             answer is read, see ``Configuration``.
 
     Raises:
-        InvalidParameterError: A field of the request is missing, wrong or unknown.
-        ConfigurationError: Something else is; for example there is no API key.
+        InvalidParameterError: A field of the request is missing, invalid or unknown.
+        ConfigurationError: A setting is missing or invalid; for example, there is no API key.
         TypeError: The response format has no strict schema; the message names the field.
     """
     request, endpoint, settings, client = _sort_out(arguments)
@@ -218,8 +218,8 @@ def chat_stream_from(
 
     Raises:
         ConfigurationError: A setting is wrong or unknown.
-        InvalidParameterError: Something among the tools is none.
-        TypeError: The response format is no type that could be read.
+        InvalidParameterError: One of the tools is not a tool.
+        TypeError: The response format is not a type that can be read.
     """
     given: object = source
     if not isinstance(given, AsyncIterable):

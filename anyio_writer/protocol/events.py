@@ -87,7 +87,7 @@ def completion_as_of(event: _Event) -> ParsedChatCompletion[Any]:
 
 
 class ChunkEvent(_Event, frozen=True, gc=False, tag="chunk"):
-    """A chunk arrived. Comes before the events that the chunk gives rise to.
+    """A chunk arrived. Comes before the events that are made of it.
 
     Attributes:
         chunk: The chunk, typed.
@@ -112,7 +112,7 @@ class ContentDeltaEvent(_Event, frozen=True, gc=False, tag="content.delta"):
     """A piece of text arrived.
 
     Attributes:
-        choice_index: Whose text, when ``n`` is more than 1.
+        choice_index: Which choice the text belongs to, if ``n`` is more than 1.
         delta: The new piece, never empty.
     """
 
@@ -134,11 +134,11 @@ class ContentDeltaEvent(_Event, frozen=True, gc=False, tag="content.delta"):
 
     @property
     def parsed(self) -> Any:
-        """What the text so far says for certain, if there was a response format.
+        """What the text so far says for certain, if the request had a response format.
 
-        Plain lists and dicts, as far as they came: no half numbers, and texts up to where they
-        end for now. None while there is nothing. Parsed anew by each read, so read it as often as
-        you show it, and not more often.
+        It is made of plain lists and dicts. Strings hold what has arrived of them; numbers appear
+        when they are complete. None if there is nothing yet. It is parsed each time you read it,
+        so read it only when you show it.
         """
         accumulator, position, _ = _origin_of(self)
         reader = accumulator.reader
@@ -159,9 +159,9 @@ class ContentDoneEvent(_Event, Generic[T], frozen=True, gc=False, tag="content.d
     def parsed(self) -> T | None:
         """The text as a value of the response format.
 
-        None if there was no format, and where the text is no such value: beside a refusal or tool
-        calls, cut off by ``max_tokens`` or a filter, or wrong. In the latter cases the stream
-        ends with an error.
+        None if the request had no response format. None also if the text is not such a value:
+        beside a refusal or tool calls, if it was cut off by ``max_tokens`` or a filter, or if it
+        does not fit. In the last two cases the stream ends with an error.
         """
         accumulator, position, _ = _origin_of(self)
         value: T | None = accumulator.choices[self.choice_index].value_at(position)
@@ -196,7 +196,7 @@ class ReasoningDeltaEvent(_Event, frozen=True, gc=False, tag="reasoning.delta"):
     """A piece of the model's reasoning arrived.
 
     Attributes:
-        choice_index: Whose reasoning.
+        choice_index: Which choice the reasoning belongs to.
         delta: The new piece, never empty.
     """
 
@@ -275,8 +275,8 @@ class FunctionToolCallArgumentsDeltaEvent(
     """A piece of a tool call arrived.
 
     Attributes:
-        choice_index: Whose call.
-        index: Which of the choice's calls: ``tool_calls[].index`` of the completion.
+        choice_index: Which choice the call belongs to.
+        index: Which of the choice's calls; ``tool_calls[].index`` of the completion.
         name: The function's name, as far as it is known.
         arguments_delta: The new piece of the arguments, JSON text; "" in the piece that only
             opens the call.
@@ -301,9 +301,9 @@ class FunctionToolCallArgumentsDeltaEvent(
 
     @property
     def parsed_arguments(self) -> Any:
-        """What the arguments so far say for certain, where the tool's type is known.
+        """What the arguments so far say for certain, if the tool was made with ``function_tool``.
 
-        Plain lists and dicts; None while there is nothing. Parsed anew by each read.
+        Plain lists and dicts; None if there is nothing yet. Parsed each time you read it.
         """
         accumulator, position, _ = _origin_of(self)
         call = accumulator.choices[self.choice_index].calls_by_index[self.index]
@@ -317,7 +317,7 @@ class FunctionToolCallArgumentsDoneEvent(
     """A tool call is complete.
 
     Attributes:
-        choice_index: Whose call.
+        choice_index: Which choice the call belongs to.
         index: Which of the choice's calls.
         name: The function's name.
         tool_call_snapshot_id: The call's id, for the ``tool`` message that answers it.
@@ -336,7 +336,7 @@ class FunctionToolCallArgumentsDoneEvent(
 
     @property
     def parsed_arguments(self) -> Any:
-        """The arguments as a struct, where the tool's type is known.
+        """The arguments as a struct, if the tool was made with ``function_tool``.
 
         Its fields are named and typed like the function's parameters. None if the arguments do
         not fit them; the tool's ``decode`` says why.

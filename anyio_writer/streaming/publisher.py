@@ -200,13 +200,13 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         return await anext(self._own_subscription())
 
     def batches(self) -> AsyncIterator[list[Ev]]:
-        """The same events in lists: each time all that is buffered, never empty."""
+        """The same events in lists: each time everything that is buffered. No list is empty."""
         return self._own_subscription().batches()
 
     async def until_done(self) -> Self:
         """Discard the remaining events of its own iteration, and return at the end.
 
-        May be called again and again, from several tasks, and after the block.
+        You can call it several times, from several tasks, and after the block.
         """
         await self._until_ended(self._own)
         return self
@@ -295,9 +295,9 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
     ) -> Subscription[Any]:
         """Another subscriber: it gets every event from now on, in order.
 
-        Made before reading started, it gets all of them; made later, its ``snapshot`` says what
-        it missed. Made after the end, its iteration ends at once, or raises what the stream ended
-        with.
+        If it is made before reading started, it gets all events. If it is made later, its
+        ``snapshot`` has what it missed. If it is made after the end, its iteration ends at once,
+        or raises the stream's error.
 
         Args:
             event_types: Only events of these classes; all if there are none. That of

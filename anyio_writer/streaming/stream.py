@@ -40,21 +40,21 @@ _NO_TOOLS: Final[Mapping[str, FunctionTool[..., Any]]] = {}
 
 
 class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
-    """A streamed completion. Enter it with ``async with``; nothing is sent before.
+    """A streamed completion. Enter it with ``async with``, which sends the request.
 
     Inside the block ``async for event in stream`` gives the events. When the block ends, for
-    whatever reason, the response is closed and the task that read it is gone. What the stream
-    has learned stays readable.
+    whatever reason, the response is closed and the task that read it has ended. What the stream
+    has received can still be read.
 
     Entering it sends the request and waits for the response's headers. It raises an
     ``APIStatusError``, with the error's body, if the status is not 2xx, and an
     ``APIConnectionError`` if there was no response, or not in time.
 
-    Reading starts with the first demand: a step of an iteration, ``until_done()`` or
-    ``get_final_completion()``. Until then TCP holds the server back.
+    Reading starts when somebody asks for something: a step of an iteration, ``until_done()`` or
+    ``get_final_completion()``. Until then TCP makes the server wait.
 
-    Iteration, ``until_done()`` and ``get_final_completion()`` raise what the stream ended with,
-    after the last good event:
+    Iteration, ``until_done()`` and ``get_final_completion()`` raise the stream's error after the
+    last good event:
 
     Raises:
         StreamTruncatedError: The response ended before the answer did.
@@ -126,16 +126,16 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
     # Subscribing.
 
     def text_deltas(self, choice_index: int = 0) -> AsyncIterator[str]:
-        """Just the text of one choice, piece by piece.
+        """The text of one choice, piece by piece.
 
         Raises:
-            InvalidParameterError: ``choice_index`` is no whole number, or below 0.
+            InvalidParameterError: ``choice_index`` is not a whole number of 0 or more.
         """
         check_count("choice_index", choice_index, InvalidParameterError, least=0)
         return _TextDeltas(self._own_subscription(), choice_index)
 
     async def get_final_completion(self) -> ParsedChatCompletion[T]:
-        """The whole completion: waits for the end, and drops the events until then."""
+        """Wait for the end, and return the whole completion. Events until then are discarded."""
         await self.until_done()
         return self.current_completion_snapshot
 
@@ -143,7 +143,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         """The whole text of one choice; "" if it has none.
 
         Raises:
-            InvalidParameterError: ``choice_index`` is no whole number, or below 0.
+            InvalidParameterError: ``choice_index`` is not a whole number of 0 or more.
         """
         check_count("choice_index", choice_index, InvalidParameterError, least=0)
         completion = await self.get_final_completion()
@@ -171,20 +171,20 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
                     ...
                 answers = await runs.messages()  # for the next request
 
-        Each call begins the moment its arguments are done; what is done already begins now. The
-        calls run in the stream's task group, ``async`` functions as they are and others in threads.
-        This alone does not start the reading, nor does a slow tool ever hold it up.
+        Each call begins as soon as its arguments are complete; calls that are complete already
+        begin now. They run in the stream's task group. Functions that are not ``async`` run in
+        threads. This does not start the reading, and a slow tool never slows the stream down.
 
         Args:
             tools: What the model may call; by default the functions among the request's tools.
-            limit: How many run at once, the first to be called first; None is no limit.
+            limit: How many run at once; the others wait in order. None means no limit.
             on_error: What happens when a call fails: because the function raises, or there is no
                 such function, or the arguments do not fit, or the result has no JSON form.
                 "reply" tells the model what went wrong; "raise" ends the block, as an error of a
                 task of ``start_soon`` does.
 
         Raises:
-            InvalidParameterError: One of these is wrong.
+            InvalidParameterError: One of these is invalid.
             WriterError: The stream is not open, or runs its tools already.
         """
         lifetime = self._open_lifetime()
@@ -233,13 +233,13 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
     def response(self) -> httpx.Response | None:
         """The response, for its status and headers. None for a stream that is not from HTTP.
 
-        Its body is for the stream alone to read.
+        Do not read its body: the stream does.
         """
         return self._source.response
 
     @property
     def request_id(self) -> str | None:
-        """The server's name for the request, if it gave one."""
+        """The server's request ID, if it sent one."""
         return request_id_of(self._source.response)
 
     def _freeze_snapshot(self) -> Callable[[], ParsedChatCompletion[T]]:
@@ -262,7 +262,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     @property
     def chunk_count(self) -> int:
-        """How many chunks have come."""
+        """How many chunks have arrived."""
         return self._state.chunk_count
 
     @property

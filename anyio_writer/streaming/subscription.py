@@ -36,7 +36,7 @@ class Subscription(Uncopied, Generic[E]):
 
     Several tasks may iterate it; each event goes to exactly one of them and none is lost, also
     when one of them is cancelled. When the stream has ended, iteration gives what is still
-    buffered and then ends, or raises what the stream ended with (see ``ChatCompletionStream``).
+    buffered. Then it ends, or raises the stream's error (see ``ChatCompletionStream``).
 
     Raises:
         ConsumerLagError: This subscriber was too slow, and was made with ``on_full="fail"``.
@@ -81,7 +81,7 @@ class Subscription(Uncopied, Generic[E]):
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed by its own side."""
+        """Whether it was closed with ``aclose()``."""
         return self._channel.is_closed
 
     @property
@@ -112,7 +112,7 @@ class Subscription(Uncopied, Generic[E]):
         return events.pop()
 
     def batches(self) -> AsyncIterator[list[E]]:
-        """The same events in lists: each time all that is buffered, never empty."""
+        """The same events in lists: each time everything that is buffered. No list is empty."""
         return Batches(self._next_batch, self.aclose)
 
     async def _next_batch(self) -> list[E]:
