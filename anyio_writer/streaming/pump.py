@@ -26,9 +26,6 @@ _MAX_FEED: Final = 64 * 1024
 _MAX_READS: Final = 64
 """After how many small reads other tasks may run, should the body never have to wait."""
 
-_BLANK_LINE: Final = b"\n\n"
-"""What the last block lacks where a server ends a response right behind its last line."""
-
 
 class Pump:
     """Reads a response to its end.
@@ -43,7 +40,6 @@ class Pump:
         "_decoder",
         "_detector",
         "_fanout",
-        "_received_at",
         "_recorder",
         "_settings",
         "_source",
@@ -71,7 +67,6 @@ class Pump:
         self._deadlines: Deadlines
         self._decoder = ChatSSEDecoder(max_event_bytes=settings.limits.max_event_bytes)
         self._detector: EventStreamDetector | None = EventStreamDetector()  # until it is clear
-        self._received_at = 0.0  # by the event loop's clock: the last bytes
 
     async def run(self, deadlines: Deadlines) -> None:
         """Read until the answer is complete.
@@ -82,12 +77,12 @@ class Pump:
         self._deadlines = deadlines
         broken = await self._read_body()
         if self._detector is not None and not self._detector.finish():
-            raise _not_a_stream(self._detector.head)
+            await self._refuse(self._detector.head)
         self._detector = None
         state = self._state
         # Some servers close right behind the last line. What is not whole was cut off.
         if not state.done_received and (tail := self._decoder.pending()) and _is_whole(tail):
-            await self._handle(_BLANK_LINE)
+            await self._handle(b"\n\n", anyio.current_time())
         if broken is not None and not state.complete:
             if not isinstance(broken, StreamTruncatedError):
                 raise broken from broken.__cause__
@@ -130,46 +125,43 @@ class Pump:
                 return translated
             if not data:
                 break
-            self._received_at = anyio.current_time()
-            self._deadlines.bytes_received(self._received_at)
+            now = anyio.current_time()
+            self._deadlines.bytes_received(now)
             self.bytes_received += len(data)
             check_size(self.bytes_received, limit)
             reads += 1
             for start in range(0, len(data), _MAX_FEED):
-                await self._handle(data[start : start + _MAX_FEED])
+                await self._handle(data[start : start + _MAX_FEED], now)
                 if len(data) > _MAX_FEED or reads % _MAX_READS == 0:
                     await checkpoint()
             del data  # the wait for the next bytes may be long
         return None
 
-    async def _handle(self, data: bytes) -> None:
-        """Parse bytes and publish their events; raises what is wrong with them, after that."""
+    async def _handle(self, data: bytes, now: float) -> None:
+        """Parse bytes that came just now, and publish their events; then raise what is invalid."""
         if self._detector is not None:
             verdict = self._detector.feed(data)
             if verdict is False:
                 await self._refuse(self._detector.head)
             if verdict:
                 self._detector = None
-        state = self._state
+        decoder, state = self._decoder, self._state
         chunk_count = state.chunk_count
         events: Batch = []
+        wanted = events if self._fanout.has_audience() else None
         try:
-            self._parse(data, events if self._fanout.has_audience() else None)
+            if (payload := decoder.feed_plain(data)) is not None:
+                state.feed_data(payload, wanted)
+            else:
+                state.feed(decoder.feed(data), wanted)
+                if not state.done_received:
+                    decoder.raise_pending_error()
         finally:
             if state.chunk_count != chunk_count:
                 self._deadlines.chunk_received()
                 count = state.chunk_count - chunk_count
-                self._recorder.chunks_received(state, self._received_at, count, events)
+                self._recorder.chunks_received(state, now, count, events)
             await self._publish(events)  # the good ones, then what is wrong behind them
-
-    def _parse(self, data: bytes, events: Batch | None) -> None:
-        decoder, state = self._decoder, self._state
-        if (payload := decoder.feed_plain(data)) is not None:
-            state.feed_data(payload, events)
-            return
-        state.feed(decoder.feed(data), events)
-        if not state.done_received:
-            decoder.raise_pending_error()
 
     async def _publish(self, events: Batch) -> None:
         if events:
@@ -181,13 +173,16 @@ class Pump:
             self.has_lost_events = False
 
     async def _refuse(self, head: bytes) -> NoReturn:
-        """This is no event stream: read what it says instead."""
+        """Raise that this is not an event stream, with what it says instead."""
         limits = self._settings.limits
         with anyio.move_on_after(limits.error_body_time), suppress(Exception):
             # However it ends, what there is says enough.
             while len(head) < limits.max_error_bytes and (data := await self._source.read()):
                 head += data
-        raise _not_a_stream(head[: limits.max_error_bytes])
+        head = head[: limits.max_error_bytes]
+        body = parse_json(head)
+        said = shorten(error_message(body) if is_object(body) else head)
+        raise APIStreamError(f"The response is not an event stream. It says: {said}", body=body)
 
 
 def check_size(size: int, limit: int | None) -> None:
@@ -200,9 +195,3 @@ def check_size(size: int, limit: int | None) -> None:
 
 def _is_whole(tail: ServerSentEvent) -> bool:
     return tail.data.strip() == b"[DONE]" or wholeness(tail.text) is Wholeness.WHOLE
-
-
-def _not_a_stream(head: bytes) -> APIStreamError:
-    body = parse_json(head)
-    said = shorten(error_message(body) if is_object(body) else head)
-    return APIStreamError(f"The response is not an event stream. It says: {said}", body=body)
