@@ -106,8 +106,8 @@ class ReplayPump(Pump):
         while end is None:
             deadlines.next_bytes(has_content=state.content_at > 0, is_complete=False)
             records = await self._log.next_records()
-            self._received_at = anyio.current_time()
-            deadlines.bytes_received(self._received_at)
+            now = anyio.current_time()
+            deadlines.bytes_received(now)
             state.n = self._log.n
             chunk_count = state.chunk_count
             # Made whether or not anybody listens: they are counted.
@@ -124,7 +124,7 @@ class ReplayPump(Pump):
                 if state.chunk_count != chunk_count:
                     deadlines.chunk_received()
                     chunks = state.chunk_count - chunk_count
-                    self._recorder.chunks_received(state, self._received_at, chunks, events)
+                    self._recorder.chunks_received(state, now, chunks, events)
                 count += len(events)
                 await self._publish(events)
             await checkpoint()
