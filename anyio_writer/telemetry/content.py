@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -12,9 +12,9 @@ from ..protocol.completion import ParsedChatCompletion
 from ..protocol.json import is_array, is_object
 
 
-def input_messages(messages: Iterable[Any]) -> str:
+def input_messages(messages: object) -> str:
     """A request's messages, as JSON."""
-    return _json([_message(message) for message in messages if is_object(message)])
+    return _json([_message(each) for each in _objects(messages)])
 
 
 def output_messages(completion: ParsedChatCompletion[Any]) -> str:
@@ -22,14 +22,10 @@ def output_messages(completion: ParsedChatCompletion[Any]) -> str:
     return _json([_message(choice.message.to_param()) for choice in completion.choices])
 
 
-def tool_definitions(tools: Iterable[Any]) -> str:
+def tool_definitions(tools: object) -> str:
     """A request's tools, as JSON: no more of each than its type and its name."""
     return _json(
-        [
-            {"type": tool.get("type", ""), "name": _name_of(tool)}
-            for tool in tools
-            if is_object(tool)
-        ]
+        [{"type": each.get("type", ""), "name": _name_of(each)} for each in _objects(tools)]
     )
 
 
@@ -44,13 +40,10 @@ def _parts_of(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"type": "tool_call_response", "id": call_id, "response": content}
         return
     yield from _text("reasoning", message.get("reasoning_content") or message.get("reasoning"))
-    if is_array(content):
-        yield from (_part_of_block(block) for block in content if is_object(block))
-    else:
-        yield from _text("text", content)
+    yield from _text("text", content)
+    yield from map(_part_of_block, _objects(content))
     yield from _text("refusal", message.get("refusal"))
-    for call in message.get("tool_calls") or ():
-        yield _part_of_call(call)
+    yield from map(_part_of_call, _objects(message.get("tool_calls")))
 
 
 def _text(kind: str, text: object) -> Iterator[dict[str, Any]]:
@@ -65,7 +58,7 @@ def _part_of_block(block: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part_of_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function: Mapping[str, Any] = call.get("function") or {}
+    function = _object(call.get("function"))
     arguments: Any = function.get("arguments", "")
     with suppress(TypeError, ValueError, RecursionError):  # the model may write what is no JSON
         arguments = msgspec.json.decode(arguments)
@@ -74,8 +67,16 @@ def _part_of_call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_of(tool: Mapping[str, Any]) -> str:
-    function: Mapping[str, Any] = tool.get("function") or {}
-    return str(function.get("name") or tool.get("type", ""))
+    return str(_object(tool.get("function")).get("name") or tool.get("type", ""))
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if is_object(value) else {}
+
+
+def _objects(values: object) -> Iterator[dict[str, Any]]:
+    """The objects of an array. Fields that the library does not check may hold anything."""
+    return filter(is_object, values) if is_array(values) else iter(())
 
 
 def _json(value: object) -> str:

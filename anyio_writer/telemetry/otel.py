@@ -196,15 +196,17 @@ class OpenTelemetryObserver(StreamObserver):
         span, completion, usage = running.span, observed.completion, observed.usage
         if completion.model:
             running.attributes[names.RESPONSE_MODEL] = completion.model
-        if span.is_recording():
-            span.set_attributes(_response_attributes(completion, observed.outcome))
-            span.set_attributes({names.USAGE + kind: count for kind, count in _tokens(usage)})
-            if (first := observed.timings.first_chunk) is not None:
-                span.set_attribute(names.FIRST_CHUNK, first)
-            if self._captures and completion.choices:
-                span.set_attribute(names.OUTPUT_MESSAGES, output_messages(completion))
         shared = dict(running.attributes)
-        running.end(observed.outcome, observed.error)
+        try:
+            if span.is_recording():
+                span.set_attributes(_response_attributes(completion, observed.outcome))
+                span.set_attributes({names.USAGE + kind: count for kind, count in _tokens(usage)})
+                if (first := observed.timings.first_chunk) is not None:
+                    span.set_attribute(names.FIRST_CHUNK, first)
+                if self._captures and completion.choices:
+                    span.set_attribute(names.OUTPUT_MESSAGES, output_messages(completion))
+        finally:  # whatever is wrong with an attribute, the span ends
+            running.end(observed.outcome, observed.error)
         self._metrics.duration.record(observed.timings.ended or 0.0, running.attributes)
         self._metrics.count_tokens(usage, shared)
         running.leave()
@@ -226,7 +228,7 @@ class OpenTelemetryObserver(StreamObserver):
         )
         if self._captures and span.is_recording():
             body = observed.body
-            span.set_attribute(names.INPUT_MESSAGES, input_messages(body["messages"]))
+            span.set_attribute(names.INPUT_MESSAGES, input_messages(body.get("messages")))
             if tools := body.get("tools"):
                 span.set_attribute(names.TOOL_DEFINITIONS, tool_definitions(tools))
         return _Running(span, attributes)
