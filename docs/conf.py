@@ -28,6 +28,7 @@ napoleon_use_ivar = True
 default_role = "code"
 toc_object_entries_show_parents = "hide"
 
+highlight_language = "none"  # a block without a language is no Python
 html_theme = "furo"
 html_title = f"anyio-writer {release}"
 html_static_path = ["_static"]
