@@ -69,11 +69,12 @@ class Case:
         """A call that is done, and one that is not."""
         if "tool" not in self.tasks:
             return []
-        function = {"name": "tool", "arguments": "{}"}
-        return [
-            chunk(None, tool_calls=[{"index": index, "id": f"c{index}", "function": function}])
-            for index in range(2)
+        pieces: list[dict[str, Any]] = [
+            {"index": 0, "id": "c0", "function": {"name": "tool", "arguments": ""}},
+            {"index": 0, "function": {"arguments": "{}"}},
+            {"index": 1, "id": "c1", "function": {"name": "tool", "arguments": ""}},
         ]
+        return [chunk(None, tool_calls=[piece]) for piece in pieces]
 
     async def reading(self, stream: ChatCompletionStream[Any]) -> None:
         try:
