@@ -42,6 +42,9 @@ T = TypeVar("T")
 _NO_LIMITS: Final = Timeouts(first_content=None, idle=None)
 """A reader waits for as long as the producer does, which has limits of its own."""
 
+_PAUSE: Final = 0.05
+"""How many seconds lie between two elections for one key."""
+
 _logger: Final = logging.getLogger("anyio_writer")
 
 
@@ -212,11 +215,13 @@ class Relay(Log):
         """Try to become the producer of a key. What is cancelled half-way is taken back."""
         token = secrets.token_hex(16)
         try:
-            return await self.elect(key, token)
+            election = await self.elect(key, token)
+            self._check_open()  # it may have been left meanwhile
         except BaseException:
             with anyio.move_on_after(CLEANUP_TIME, shield=True):
                 await self._withdraw(key, token)
             raise
+        return election
 
     async def _take(self, key: str) -> Lease:
         """Become the producer of a key.
@@ -419,9 +424,9 @@ class Relay(Log):
     def start_or_join(
         self,
         key: str,
-        open_stream: Callable[[], ChatCompletionStream[T]],
+        open_stream: Callable[[], ChatCompletionStream[Any]],
         *,
-        response_format: object = None,
+        response_format: type[T],
         tools: Iterable[FunctionTool[..., Any]] = (),
         skip: int = 0,
         **reading: Unpack[ReadingConfiguration],
@@ -431,13 +436,61 @@ class Relay(Log):
     def start_or_join(
         self,
         key: str,
-        open_stream: Callable[[], Conversation[T]],
+        open_stream: Callable[[], ChatCompletionStream[Any]],
         *,
-        response_format: object = None,
+        response_format: None = None,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> AbstractAsyncContextManager[RelayedStream[None]]: ...
+
+    @overload
+    def start_or_join(
+        self,
+        key: str,
+        open_stream: Callable[[], ChatCompletionStream[Any]],
+        *,
+        response_format: object,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> AbstractAsyncContextManager[RelayedStream[Any]]: ...
+
+    @overload
+    def start_or_join(
+        self,
+        key: str,
+        open_stream: Callable[[], Conversation[Any]],
+        *,
+        response_format: type[T],
         tools: Iterable[FunctionTool[..., Any]] = (),
         skip: int = 0,
         **reading: Unpack[ReadingConfiguration],
     ) -> AbstractAsyncContextManager[RelayedConversation[T]]: ...
+
+    @overload
+    def start_or_join(
+        self,
+        key: str,
+        open_stream: Callable[[], Conversation[Any]],
+        *,
+        response_format: None = None,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> AbstractAsyncContextManager[RelayedConversation[None]]: ...
+
+    @overload
+    def start_or_join(
+        self,
+        key: str,
+        open_stream: Callable[[], Conversation[Any]],
+        *,
+        response_format: object,
+        tools: Iterable[FunctionTool[..., Any]] = (),
+        skip: int = 0,
+        **reading: Unpack[ReadingConfiguration],
+    ) -> AbstractAsyncContextManager[RelayedConversation[Any]]: ...
 
     @asynccontextmanager
     async def start_or_join(  # pyright: ignore[reportInconsistentOverload] - what the log holds decides
@@ -486,7 +539,7 @@ class Relay(Log):
             lease, generation = await self._elect(key)
             if lease is not None:
                 await self._start(lease, open_stream)
-            source = self._source(key, skip, generation, 0.0, None)
+            source = self._source(key, skip, generation or None, 0.0, None)
             try:
                 kind = await source.read_kind()
                 break
@@ -494,6 +547,7 @@ class Relay(Log):
                 if lease is not None:
                     raise
                 # Lost, or forgotten, since the election: there may be another one.
+                await anyio.sleep(_PAUSE)
         cls: type[Any] = RelayedStream if kind == "stream" else RelayedConversation
         async with cls(
             source,

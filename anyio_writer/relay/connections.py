@@ -176,6 +176,9 @@ class Connections:
                 return await attempt(address)
             except MovedError as exc:
                 self._nodes[exc.slot_id] = exc.host or address[0], exc.port
+                if deadline == math.inf:
+                    deadline = anyio.current_time() + self._patience
+                    continue
                 error: Exception = exc
             except Exception as exc:
                 if self._is_closed:

@@ -11,6 +11,7 @@ import anyio
 from ..errors import (
     ProducerLostError,
     RelayedAnswerGoneError,
+    RelayUnavailableError,
     UnknownKeyError,
     WrongKindError,
 )
@@ -124,9 +125,11 @@ class LogSource:
         await self.find()
         if not self._entries:
             await self._fill()
-        header = decode(self._entries[0].data)[0]
-        assert isinstance(header, Header)  # noqa: S101 - a producer writes nothing before it
-        return header.kind
+        match decode(self._entries[0].data):
+            case [Header(kind=kind), *_]:
+                return kind
+            case _:
+                raise RelayUnavailableError("The log does not begin with what a producer writes.")
 
     async def next_records(self) -> list[Record]:
         """The records of the next entry; waits until there is one.
@@ -139,7 +142,7 @@ class LogSource:
         if not self._entries:
             await self._fill()
         records = decode(self._entries.popleft().data)
-        if isinstance(header := records[0], Header):
+        if records and isinstance(header := records[0], Header):
             if self._kind not in (None, header.kind):
                 self._raise_kind(header.kind)
             self.n = header.n

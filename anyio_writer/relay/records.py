@@ -219,7 +219,7 @@ def rebuild_error(recorded: RecordedError) -> WriterError:
     details: dict[str, Any] = {} if cls is None else json.loads(recorded.details)
     if cls is None:
         cls = APIError
-    elif not issubclass(cls, APIError):
+    if not issubclass(cls, APIError):
         return cls(recorded.message, **details)
     return cls(
         recorded.message,

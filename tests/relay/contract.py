@@ -362,6 +362,19 @@ async def test_an_answer_that_does_not_fit_is_complete_for_others(
     assert other.error.text == "text"
 
 
+async def test_an_answer_that_the_model_could_not_finish(machine: Machine, key: str) -> None:
+    """Its last done events are there, and its error, whose text must not be read as a value."""
+    body = Body(chunk("text"), chunk(None, "error"))
+    stream = chat_stream_from(body, response_format=list[int])
+    async with machine() as relay:
+        seen = await publish(relay, key, stream)
+        read = await follow(relay, key)
+    assert type(seen.error) is StreamTruncatedError
+    assert seen.events[-1]["type"] == "content.done"
+    assert read.events == seen.events
+    assert read.end == seen.end
+
+
 async def test_a_status_error_of_the_model(machine: Machine, key: str) -> None:
     """The request that fails was sent by the relay's own task."""
     async with (
@@ -472,6 +485,81 @@ async def test_a_cancelled_producer_publishes_what_was_read(machine: Machine, ke
     assert reader.error.completion is not None
     assert reader.error.completion.choices[0].message.content == "Hello"
     assert reader.events == seen.events
+
+
+async def test_a_producer_that_is_cancelled_at_any_step(machine: Machine) -> None:
+    """Whatever it was doing, its key has no producer then, and readers get what was read."""
+    states: set[str] = set()
+    async with machine() as one, machine() as two:
+        for steps in [*range(40), *range(40, 200, 10)]:
+            key = new_key()
+            seen = Seen()
+            async with anyio.create_task_group() as tg:
+
+                async def produce(key: str = key, seen: Seen = seen) -> None:
+                    async with hello() as stream:
+                        stream.start_soon(seen.watch, stream.subscribe())
+                        await one.publish(key, stream)
+
+                tg.start_soon(produce)
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+                tg.cancel_scope.cancel()
+            status = await two.status(key)
+            states.add(status.state)
+            if status.state in {"unknown", "lost"}:
+                async with two.start_or_join(key, hello) as stream:
+                    assert await stream.get_final_text() == "Hello world"
+                continue
+            assert status.lease_left == 0
+            read = await follow(two, key)
+            assert read.events[: len(seen.events)] == seen.events
+            if status.state == "stopped":
+                assert type(read.error) is ProducerStoppedError
+            else:
+                assert read.error is None
+                assert len(read.events) == 12
+    assert states >= {"unknown", "stopped"}
+
+
+async def test_a_reader_that_is_cancelled_at_any_step(machine: Machine, key: str) -> None:
+    """The next one is none the worse for it."""
+    async with machine() as relay:
+        seen = await publish(relay, key, hello())
+        for steps in range(60):
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(follow, relay, key)
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+                tg.cancel_scope.cancel()
+        assert (await follow(relay, key)).events == seen.events
+
+
+async def test_who_starts_an_answer_is_cancelled_at_any_step(machine: Machine) -> None:
+    """Then it goes on, or nobody has begun it; it is never left without a producer."""
+    async with machine() as one, machine() as two:
+        for steps in [*range(40), *range(40, 200, 10)]:
+            key = new_key()
+            opened: list[int] = []
+
+            def open_stream(opened: list[int] = opened) -> ChatCompletionStream[None]:
+                opened.append(1)
+                return hello()
+
+            async with anyio.create_task_group() as tg:
+
+                async def start(key: str = key, open_stream: Any = open_stream) -> None:
+                    async with one.start_or_join(key, open_stream) as stream:
+                        await stream.until_done()
+
+                tg.start_soon(start)
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+                tg.cancel_scope.cancel()
+            with anyio.fail_after(3):  # far less than the lease
+                async with two.start_or_join(key, open_stream) as stream:
+                    assert await stream.get_final_text() == "Hello world"
+            assert len(opened) == 1
 
 
 async def test_a_closed_stream_is_a_stopped_answer(machine: Machine, key: str) -> None:

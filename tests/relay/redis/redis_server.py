@@ -62,8 +62,9 @@ class RedisServer:
         )
         deadline = time.monotonic() + _STARTS_WITHIN
         while not self._answers():
-            assert time.monotonic() < deadline, (self.folder / "redis.log").read_text()
-            assert self._process.poll() is None, (self.folder / "redis.log").read_text()
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError((self.folder / "redis.log").read_text())
             time.sleep(0.01)
 
     def _answers(self) -> bool:
