@@ -158,7 +158,9 @@ async def test_a_failover_that_loses_the_newest_entries(own: Any) -> None:
 
         async def fail_over() -> None:
             await early.until(4)
-            first.ask("WAIT", "1", "5000")
+            (log,) = first.lines("KEYS", "*log:*")
+            while second.ask("XLEN", log) != first.ask("XLEN", log):  # noqa: ASYNC110
+                await anyio.sleep(0.02)
             second.ask("REPLICAOF", "NO", "ONE")  # it gets nothing more
             go_on[0].set()
             await early.until(8)

@@ -32,7 +32,7 @@ async def test_a_producer_that_is_killed(redis: RedisServer, backend: str) -> No
         worker(backend, "follow", redis.url, "answer", LEASE, 0, 0) as follower,
     ):
         reader = Seen()
-        async with relay.open_stream("answer", wait=20) as stream:
+        async with relay.open_stream("answer", wait=60) as stream:
             for _ in range(40):
                 await anext(stream)
             while "event" not in await follower.hear():
@@ -58,7 +58,7 @@ async def test_a_producer_that_is_frozen(redis: RedisServer, backend: str) -> No
         worker(backend, "produce", redis.url, "answer", LEASE, 1000, 0.01) as producer,
     ):
         reader = Seen()
-        async with relay.open_stream("answer", wait=20) as stream:
+        async with relay.open_stream("answer", wait=60) as stream:
             for _ in range(40):
                 await anext(stream)
             producer.signal(signal.SIGSTOP)
@@ -78,7 +78,7 @@ async def test_a_frozen_producer_whose_key_was_taken_over(redis: RedisServer, ba
         RedisRelay(redis.url, lease=LEASE) as relay,
         worker(backend, "produce", redis.url, "answer", LEASE, 1000, 0.01) as producer,
     ):
-        async with relay.open_stream("answer", wait=20) as stream:
+        async with relay.open_stream("answer", wait=60) as stream:
             await anext(stream)
             producer.signal(signal.SIGSTOP)
             with pytest.raises(ProducerLostError):
@@ -98,7 +98,7 @@ async def test_a_producer_that_is_frozen_for_less_than_its_lease(
         RedisRelay(redis.url, lease=4) as relay,
         worker(backend, "produce", redis.url, "answer", 4, 30, 0.01) as producer,
     ):
-        async with relay.open_stream("answer", wait=20) as stream:
+        async with relay.open_stream("answer", wait=60) as stream:
             await anext(stream)
             producer.signal(signal.SIGSTOP)
             await anyio.sleep(1)
@@ -131,7 +131,7 @@ async def test_readers_that_are_killed_and_come_back(redis: RedisServer, backend
 
         for number, story in enumerate(stories):
             tg.start_soon(read, story, random.Random(number))
-        seen = await follow(relay, "answer", wait=20)
+        seen = await follow(relay, "answer", wait=60)
     expected = json.loads(json.dumps([{**event, "raw": None} for event in seen.events]))
     assert all(story == expected for story in stories)
     assert len(expected) > 100

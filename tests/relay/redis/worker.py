@@ -49,7 +49,7 @@ async def produce(url: str, key: str, lease: float, count: int, pause: float) ->
 async def follow(url: str, key: str, lease: float, skip: int, most: int) -> None:
     """Say each event; stop after so many, if that is not 0."""
     async with RedisRelay(url, lease=lease) as relay:
-        async with relay.open_stream(key, skip=skip, wait=20) as stream:
+        async with relay.open_stream(key, skip=skip, wait=60) as stream:
             try:
                 async for event in stream:
                     say(event={**told(event), "raw": None})
