@@ -97,7 +97,7 @@ class AsyncWriter(Uncopied):
                 to those there are, and None takes one out.
 
         Raises:
-            ConfigurationError: A setting is wrong or unknown, or belongs to the connections:
+            ConfigurationError: A setting is invalid or unknown, or belongs to the connections:
                 ``client``, ``max_connections``.
         """
         if shared := sorted(options.keys() & {"client", "max_connections"}):

@@ -1,4 +1,4 @@
-"""How to reach a server and how patient to be: everything that is not part of a request's body."""
+"""Where requests go and how answers are read: everything that is not part of a request's body."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
             to the usage and the end of the response.
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` is an
             error. False is for servers that never send either.
-        observer: Who is told what the stream does. One or several may be given; they become
+        observer: What is notified of what the stream does. One or several may be given; they become
             ``Observers``.
     """
 
@@ -144,7 +144,7 @@ class Configuration(ReadingConfiguration, total=False):
             usage and the end of the response; 5 if not given.
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` is an
             error; True if not given. False is for servers that never send either.
-        observer: Who is told what the streams do, one ``StreamObserver`` or several.
+        observer: What is notified of what the streams do, one ``StreamObserver`` or several.
     """
 
     api_key: str | None
@@ -191,7 +191,7 @@ def resolve_endpoint(
     """Fill in the environment's settings and the defaults, and check them.
 
     Raises:
-        ConfigurationError: Something is missing or wrong. A key is never shown.
+        ConfigurationError: Something is missing or invalid. A key is never shown.
     """
     check_count("max_retries", max_retries, ConfigurationError, least=0)
     if base_url is None or base_url == "":
@@ -210,7 +210,7 @@ def resolve(given: Mapping[str, Any]) -> tuple[Endpoint, StreamSettings]:
     """Sort out the keyword arguments of ``Configuration``.
 
     Raises:
-        ConfigurationError: One is missing, wrong or unknown.
+        ConfigurationError: One is missing, invalid or unknown.
     """
     _check_names(given, SETTINGS)
     reading = {name: value for name, value in given.items() if name in _READING}
@@ -224,7 +224,7 @@ def override(
     """The same configuration but for some of it. Headers are added to those there are.
 
     Raises:
-        ConfigurationError: An option is wrong or unknown.
+        ConfigurationError: An option is invalid or unknown.
     """
     given = {name: getattr(settings, name) for name in _READING}
     given |= {
@@ -243,7 +243,7 @@ def resolve_reading(given: Mapping[str, Any]) -> StreamSettings:
     """Sort out the keyword arguments of ``ReadingConfiguration``.
 
     Raises:
-        ConfigurationError: One is wrong or unknown.
+        ConfigurationError: One is invalid or unknown.
     """
     _check_names(given, _READING)
     return StreamSettings(**given)
@@ -331,5 +331,5 @@ def _is_base_url(base: str) -> bool:
     try:
         parts = urlsplit(base)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets that do not match, a port that is none
+    except ValueError:  # brackets that do not match, an invalid port
         return False

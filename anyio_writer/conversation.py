@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 
 DEFAULT_MAX_ROUNDS: Final = 10
-"""How many requests a conversation sends at the most."""
+"""The most requests that a conversation sends."""
 
 
 class ConversationOptions(TypedDict, total=False):
@@ -110,7 +110,7 @@ class ToolResultEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type", t
         index: Which of the round's calls.
         name: The function.
         tool_call_id: The call's id; "" if the server gave none.
-        content: What the model is told.
+        content: What is sent to the model.
         is_error: Whether the content says what went wrong.
     """
 
@@ -125,7 +125,7 @@ class ToolResultEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type", t
 
 
 ConversationEvent: TypeAlias = ChatCompletionStreamEvent[T] | RoundStartedEvent | ToolResultEvent
-"""Everything a conversation yields; ``type`` tells which."""
+"""Everything a conversation yields; ``type`` says which."""
 
 
 class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
@@ -145,14 +145,14 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
     Args:
         open_round: Makes the stream of a round out of the messages, not yet entered.
         messages: The first messages.
-        max_rounds: How many requests are sent at the most.
+        max_rounds: The most requests to send.
         total_time: How many seconds all of it may take, tools included; None is no limit.
         tools: What the model may call; by default the functions among each request's tools.
         limit: How many calls run at once, see ``run_tools``.
         on_error: What happens when a call fails, see ``run_tools``.
         n: What the requests ask for, if known: a conversation follows one answer.
         limits: Bounds that apply to the conversation itself.
-        observers: Who is told when it starts and ends; its streams have observers of their own.
+        observers: They are notified when it starts and ends; its streams have their own.
 
     Raises:
         ConversationLimitError: The rounds or the time ran out first. The tools of the last round
@@ -192,7 +192,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         self._on_error: OnError = on_error
         self._completions: list[ParsedChatCompletion[T]] = []
         self._timings: list[Timings] = []  # of all rounds but the latest
-        self._stream = open_round(self.messages)  # here, so that a wrong request is an error now
+        self._stream = open_round(self.messages)  # here, so that an invalid request is an error now
         self._unanswered: tuple[ParsedChatCompletionChoice[T], ToolRuns] | None = None
         self._work: anyio.CancelScope
         self._snapshot: Callable[[], ParsedChatCompletion[Any]] = ParsedChatCompletion
@@ -418,7 +418,7 @@ def _check_end_of_call(
     choice: ParsedChatCompletionChoice[Any],
     completion: ParsedChatCompletion[Any],
 ) -> None:
-    """Raise what the model cannot be told about a call that was cut off: why it was stopped."""
+    """Raise an error for a call that was cut off because the model was stopped."""
     reason = choice.finish_reason
     if (cls := _CUT_OFF_BY.get(stop_of(reason))) is not None:
         raise cls(

@@ -24,7 +24,7 @@ _CONTROL: Final = dict.fromkeys({*range(32), *range(127, 160)} - {9, 10}, "�")
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    """A text that can be shown, whoever wrote it; what is longer than the limit is cut."""
+    """A text that is safe to show, cut to the limit."""
     text = text.translate(_CONTROL)
     return text if limit is None or len(text) <= limit else text[: limit - 1] + "…"
 
@@ -49,7 +49,7 @@ class InvalidParameterError(WriterError, ValueError):
 
 
 class APIError(WriterError):
-    """Something went wrong between the request and the end of its answer.
+    """Something failed between the request and the end of its answer.
 
     Attributes:
         message: What happened, in one sentence.
@@ -103,7 +103,7 @@ class BadRequestError(APIStatusError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the key is missing or wrong."""
+    """401: the key is missing or invalid."""
 
 
 class PermissionDeniedError(APIStatusError):
@@ -240,7 +240,7 @@ class ContentParseError(APIError):
         choice_index: The choice.
         text: The text.
         path: Where in it, such as ``$.people[1].age``; ``$`` is the value itself.
-        reason: What is wrong there.
+        reason: What is invalid there.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class ValueMismatchError(WriterError, ValueError):
     Attributes:
         text: The text.
         path: Where in it, such as ``$.people[1].age``; ``$`` is the value itself.
-        reason: What is wrong there.
+        reason: What is invalid there.
     """
 
     def __init__(self, message: str, *, text: str = "", path: str = "$", reason: str = "") -> None:

@@ -152,7 +152,7 @@ def open_conversation(
 def _sort_out(
     arguments: Mapping[str, Any],
 ) -> tuple[dict[str, Any], Endpoint, StreamSettings, Client | None]:
-    """Tell the request from where it goes."""
+    """Separate the request from the configuration."""
     request = dict(arguments)  # what is neither is reported as an unknown field of it
     client = request.pop("client", None)
     return request, *resolve(_take(request, Configuration)), client
@@ -209,7 +209,7 @@ def chat_stream_from(
 
     Args:
         source: The body of a response, cut anywhere. A generator is closed at the end; other
-            iterables belong to whoever made them.
+            iterables belong to the code that made them.
         n: How many choices the request asked for, if known.
         response_format: The type that the answer was to have, as for ``open_chat_stream``.
         tools: The functions that the model could call.
@@ -217,7 +217,7 @@ def chat_stream_from(
             ``observer``; see ``Configuration``.
 
     Raises:
-        ConfigurationError: A setting is wrong or unknown.
+        ConfigurationError: A setting is invalid or unknown.
         InvalidParameterError: One of the tools is not a tool.
         TypeError: The response format is not a type that can be read.
     """
@@ -267,7 +267,7 @@ def make_conversation(
     request["tools"] = tools
     messages = request.get("messages")
     if not (is_lazy(messages) or is_sequence(messages)):
-        make_round(request)  # says what is wrong with them
+        make_round(request)  # raises what is invalid
         messages = ()
     return Conversation(
         lambda messages: make_round({**request, "messages": messages}),
@@ -296,7 +296,7 @@ def make_stream(
     format_param = request.get("response_format") if reader is None else reader.param
     body = build_body({**request, "tools": tools, "response_format": format_param})
     if client is not None:
-        http_module(client)  # a wrong kind of client is an error now, not when it is used
+        http_module(client)  # an invalid client is an error now, not when it is used
     source = HTTPSource(
         endpoint,
         body,

@@ -1,1 +1,1 @@
-"""The async half: the only place that awaits. One task per stream reads the response."""
+"""A stream's lifetime and its subscribers. One task per stream reads the response."""

@@ -24,8 +24,8 @@ class Channel:
     The items of the memory object stream are batches. Its own bound counts items, so it is left
     unbounded, and the bound in events is kept beside it.
 
-    Nobody parks in ``receive()``: an item handed over there is lost if that task is cancelled
-    natively before it runs. Who has to wait waits for a change and then tries again.
+    No task waits in ``receive()``: an item that is handed over there is lost if the task is
+    cancelled natively before it runs. A task that has to wait waits for a change, then tries again.
     """
 
     __slots__ = (
@@ -116,7 +116,7 @@ class Channel:
         return unsent
 
     def _drop_oldest(self, events: Batch) -> Batch:
-        """Make room for the newest events; returns those of ``events`` that fit."""
+        """Drop what is necessary for the newest events; returns those of ``events`` that fit."""
         surplus = self.buffered + len(events) - self.max_buffer
         self.dropped += surplus
         while self.buffered and surplus:
@@ -145,14 +145,14 @@ class Channel:
         return events
 
     def close(self) -> None:
-        """Leave: what is buffered is discarded, and all who wait here look again."""
+        """Leave: what is buffered is discarded, and all tasks that wait here check again."""
         self.close_unnoticed()
         self._notify()
 
     def close_unnoticed(self) -> None:
         """Leave without waking anybody, which is safe in any thread and in any finaliser.
 
-        Whoever publishes notices with the next events, or when it next looks.
+        A publisher notices with the next events, or when it next checks.
         """
         self.is_closed = self.has_ended = True
         self.buffered = 0

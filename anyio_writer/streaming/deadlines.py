@@ -19,13 +19,13 @@ from ..errors import (
 
 
 class Wait(Enum):
-    """What the stream's task is waiting for."""
+    """What the stream's task waits for."""
 
     OPENING = "opening"  # a slot, a pause before a retry: only the total limit runs
     FIRST_CONTENT = "first content"
     NEXT_CHUNK = "next chunk"
     END = "end"  # the answer is complete; usage may still come
-    SUBSCRIBER = "subscriber"  # somebody here is slow, or does not read yet
+    SUBSCRIBER = "subscriber"  # a consumer is slow, or does not read yet
     DRAIN = "drain"
 
 
@@ -45,7 +45,7 @@ _TOTAL: Final = (
 )
 
 _IDLE_TOLERANCE: Final = 1 / 64
-"""How much longer than ``idle`` a silence may last, as a part of it.
+"""How much longer than ``idle`` a silence may last, as a fraction of it.
 
 Moving a deadline costs more than reading a chunk, so it is not moved for each chunk.
 """
@@ -57,7 +57,7 @@ _ENDS_WELL: Final = frozenset({Wait.END, Wait.DRAIN})
 class Deadlines:
     """Keeps the deadline of ``scope`` at the limit that runs out first.
 
-    All limits but ``total`` are for the server: the time that subscribers take does not count.
+    All limits but ``total`` are for the server: time that subscribers take does not count.
     """
 
     __slots__ = (
@@ -91,7 +91,7 @@ class Deadlines:
         self._total = math.inf if timeouts.total is None else anyio.current_time() + timeouts.total
         self._wait = Wait.OPENING
         self._by_total = False
-        self._deadline = math.inf  # of the scope, which takes longer to tell
+        self._deadline = math.inf  # of the scope, which takes longer to read
         self._set(Wait.OPENING, math.inf)
 
     # What has happened.
@@ -173,7 +173,7 @@ class Deadlines:
 
     def _set(self, wait: Wait, deadline: float, *, total: float | None = None) -> None:
         if self._wait is Wait.DRAIN and wait is not Wait.DRAIN:
-            return  # whatever still comes, it is being ended
+            return  # the stream is being ended, whatever else happens
         self._wait = wait
         deadline += self._paused
         total = self._total if total is None else total

@@ -11,11 +11,11 @@ from anyio.lowlevel import checkpoint
 from ..telemetry.logs import logger
 from .channel import YIELD_EVERY, Batch, Channel
 
-_FIRST_LOOK: Final = 0.1
-"""Seconds of waiting for capacity after which a publisher looks whether the subscriber is gone."""
+_FIRST_CHECK: Final = 0.1
+"""Seconds of waiting for capacity after which a publisher checks whether the subscriber is gone."""
 
-_LONGEST_LOOK: Final = 1.0
-"""The longest time between two looks, in seconds."""
+_LONGEST_PAUSE: Final = 1.0
+"""The longest time between two checks, in seconds."""
 
 _LOSSY_PARTS: Final = 8
 """Into how many parts the buffer of a lossy subscriber is divided.
@@ -142,15 +142,15 @@ class Fanout:
 
     async def _send(self, channel: Channel, events: Batch) -> None:
         """Send as there is capacity, until the subscriber has all events or has left."""
-        waited, look = 0.0, _FIRST_LOOK
+        waited, pause = 0.0, _FIRST_CHECK
         while events := channel.send_nowait(events):
             if not channel.is_reported:
-                look = min(look, self._slow_consumer_time - waited)
-            with anyio.move_on_after(look) as scope:
+                pause = min(pause, self._slow_consumer_time - waited)
+            with anyio.move_on_after(pause) as scope:
                 await channel.wait_for_change()
             if scope.cancelled_caught:
-                waited += look
-                look = min(2 * look, _LONGEST_LOOK)
+                waited += pause
+                pause = min(2 * pause, _LONGEST_PAUSE)
                 if waited >= self._slow_consumer_time and not channel.is_closed:
                     self._report(channel)
 

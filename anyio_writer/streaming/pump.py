@@ -24,7 +24,7 @@ _MAX_FEED: Final = 64 * 1024
 """How many bytes are parsed before what they gave is published, and before other tasks may run."""
 
 _MAX_READS: Final = 64
-"""After how many small reads other tasks may run, should the body never have to wait."""
+"""After how many small reads other tasks may run if the body never has to wait."""
 
 
 class Pump:
@@ -161,7 +161,7 @@ class Pump:
                 self._deadlines.chunk_received()
                 count = state.chunk_count - chunk_count
                 self._recorder.chunks_received(state, now, count, events)
-            await self._publish(events)  # the good ones, then what is wrong behind them
+            await self._publish(events)  # before the error that followed them is raised
 
     async def _publish(self, events: Batch) -> None:
         if events:

@@ -45,7 +45,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
         arguments: What the model called it with, JSON text.
         value: What the function returned; None if it failed.
         error: Why there is no such value, or no JSON form of it.
-        content: What the model is told: text as it is, other values as JSON; or what went wrong.
+        content: What is sent to the model: text as it is, other values as JSON; or the error.
     """
 
     index: int
@@ -321,7 +321,7 @@ class ToolRuns(Uncopied):
 
 
 async def _refuse(call: FunctionToolCallArgumentsDoneEvent) -> None:
-    """What a call that was cut off comes to; the model is told, and may call again."""
+    """The result of a call that was cut off. It is sent to the model, which may call again."""
     raise WriterError(
         f"The call of {call.name} was cut off. Its arguments are incomplete, so it was not run."
     )
@@ -349,10 +349,10 @@ def _called(tool: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 def check_tool_options(
     limit: int | None, on_error: str, *, names: tuple[str, str] = ("limit", "on_error")
 ) -> None:
-    """Check what ``run_tools`` was told, under the names that the caller used.
+    """Check the options of ``run_tools``, under the names that the caller used.
 
     Raises:
-        InvalidParameterError: Something is wrong.
+        InvalidParameterError: One is invalid.
     """
     check_count(names[0], limit, InvalidParameterError, optional=True)
     if on_error not in get_args(OnError):
@@ -360,7 +360,7 @@ def check_tool_options(
 
 
 def _content_of(value: Any, name: str) -> str:
-    """A tool's result as the model is told it."""
+    """A tool's result as it is sent to the model."""
     try:
         if isinstance(value, str):
             value.encode()  # half a surrogate pair cannot be sent
@@ -371,7 +371,7 @@ def _content_of(value: Any, name: str) -> str:
 
 
 def _what_went_wrong(exc: BaseException) -> str:
-    """An error as the model is told it: its text, and never where it happened."""
+    """An error as it is sent to the model: its text, and never where it happened."""
     if isinstance(exc, BaseExceptionGroup):
         group = cast("BaseExceptionGroup[BaseException]", exc)
         return "; ".join(map(_what_went_wrong, group.exceptions))

@@ -26,10 +26,10 @@ _ZLIB_HEADER_SIZE: Final = 2
 
 @contextmanager
 def closing(what: str) -> Generator[None]:
-    """What goes wrong now costs no answer and hides no other error: it is logged.
+    """Log an error of closing: it costs no answer, and must hide no other error.
 
-    A connection that breaks while it is closed is nothing to warn of; what else there is, such as a
-    mistake in a transport of the caller's, is.
+    A connection that breaks while it is closed is no reason to warn. Everything else is, such as
+    an error in a transport of the caller's.
     """
     try:
         yield
@@ -107,7 +107,7 @@ class Body:
         return b""
 
     async def aclose(self) -> None:
-        """Unwind the iterator if it is a generator; other kinds belong to whoever made them."""
+        """Unwind the iterator if it is a generator; other kinds belong to who made them."""
         with closing("The body of a response"):
             await self._unwind()
 

@@ -1,13 +1,13 @@
-"""A body in HTTP chunks (RFC 9112, 7.1), taken apart a read at a time while they are plain.
+"""A body in HTTP chunks (RFC 9112, 7.1), taken apart one read at a time while they are simple.
 
 Servers give every token a chunk of its own, and one read of a fast stream holds dozens of them. h11
 returns them one by one, through a generator or two of each library above it, which is more work
 than everything that is done with the tokens.
 
-Only what has one meaning is taken apart here: a size, a line end, so many bytes, a line end. All
-else is left to h11: the end of the body, extensions, trailers, whatever is malformed or cut off. It
-gets such bytes as if it had read them itself, so it decides what is valid, and it knows whether the
-connection can be used again.
+Only what has one meaning is taken apart here: a size, a line end, that many bytes, a line end.
+Everything else is left to h11: the end of the body, extensions, trailers, whatever is malformed or
+cut off. It gets such bytes as if it had read them itself. So it decides what is valid, and it knows
+whether the connection can be used again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LINE_END: Final = b"\r\n"
 
 
 class RewindableStream(ABC):
-    """A connection whose reader can take the place of h11, and give it back."""
+    """A connection that can be read past h11, and then by h11 again."""
 
     @abstractmethod
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -47,7 +47,7 @@ class RewindableStream(ABC):
 
     @abstractmethod
     def retire(self) -> None:
-        """Let nobody use the connection again, once this response is over."""
+        """Close the connection after this response instead of using it again."""
 
 
 class Reader(Protocol):
@@ -62,13 +62,13 @@ class Reader(Protocol):
         ...
 
 
-class PlainChunks:
+class SimpleChunks:
     """Takes the data out of chunks, as long as they have no extensions."""
 
-    __slots__ = ("is_plain", "left", "tail")
+    __slots__ = ("is_simple", "left", "tail")
 
     def __init__(self) -> None:
-        self.is_plain: bool = True
+        self.is_simple: bool = True
         """Whether all that came is understood; what is not, and all behind it, is in ``tail``."""
         self.left: int = 0
         """Bytes of data that the last chunk still has."""
@@ -76,7 +76,7 @@ class PlainChunks:
         """What follows the last chunk. The head of a response ends as a chunk does."""
 
     def feed(self, received: bytes) -> bytes:
-        """Take the next bytes while they are plain; returns the data in them."""
+        """Take the next bytes while they are simple; returns the data in them."""
         received = self.tail + received
         end = self.left
         parts = [received[:end]]
@@ -89,7 +89,7 @@ class PlainChunks:
             parts.append(received[start:end])
         self.left = max(end - len(received), 0)
         self.tail = received[end:]
-        self.is_plain = _BEGUN.fullmatch(self.tail) is not None
+        self.is_simple = _BEGUN.fullmatch(self.tail) is not None
         return b"".join(parts)
 
     @property
@@ -120,7 +120,7 @@ def read_chunked(network: RewindableStream, by_h11: Reader) -> Reader:
     begun = network.begin_body(None)
     if begun is None:
         return by_h11
-    chunks = PlainChunks()
+    chunks = SimpleChunks()
     data = chunks.feed(begun)
     filler = chunks.filler()
     if filler is None and not chunks.is_end:
@@ -130,7 +130,7 @@ def read_chunked(network: RewindableStream, by_h11: Reader) -> Reader:
 
 
 class ChunkedBody:
-    """What comes from the network as long as it is plain, then what h11 makes of the rest.
+    """The data of the chunks as long as they are simple, then what h11 returns for the rest.
 
     When h11 takes over, it is where the body began, with what came along with the head (``begun``).
     What comes next is to follow a chunk. So the chunk that h11 is in gets its missing bytes;
@@ -155,13 +155,13 @@ class ChunkedBody:
         network: RewindableStream,
         by_h11: Reader,
         *,
-        chunks: PlainChunks,
+        chunks: SimpleChunks,
         begun: bytes,
         filler: tuple[bytes, int] | None,
     ) -> None:
         self._network = network
         self._by_h11 = by_h11
-        self._chunks: PlainChunks | None = chunks
+        self._chunks: SimpleChunks | None = chunks
         self._begun = begun  # until it is read
         self._known_size = len(begun)
         self._checksum = crc32(begun)
@@ -176,7 +176,7 @@ class ChunkedBody:
             self._begun = b""
             return data
         # Nothing more is the connection's end, not the body's; h11 will see it, too.
-        while chunks.is_plain and (received := await self._network.read(_READ_SIZE)):
+        while chunks.is_simple and (received := await self._network.read(_READ_SIZE)):
             if data := chunks.feed(received):
                 return data
             del received
@@ -186,7 +186,7 @@ class ChunkedBody:
         """Leave the body."""
         await self._by_h11.aclose()
 
-    async def _hand_over(self, chunks: PlainChunks) -> bytes:
+    async def _hand_over(self, chunks: SimpleChunks) -> bytes:
         """Let h11 read the rest of the body; returns what is first in it."""
         self._chunks = None
         if not chunks.is_end:  # h11 would take what follows for the answer to the next request

@@ -33,7 +33,7 @@ from .sharding import POOL_SIZE, ShardedTransport
 class Client(Protocol):
     """An ``httpx.AsyncClient`` or an ``httpx2.AsyncClient``: what they have in common.
 
-    Type checkers know these without httpx2, and tell them from synchronous clients.
+    Type checkers know these without httpx2, and can distinguish them from synchronous clients.
     """
 
     @property
@@ -310,18 +310,20 @@ def rejected_response(exc: Exception, request: Any) -> Any:
     return response
 
 
-def translate(exc: Exception, place: str = "") -> APIConnectionError:
+def translate(exc: Exception, address: str = "") -> APIConnectionError:
     """The exception of ours that stands for one of the transport's.
 
     Args:
         exc: That one.
-        place: Where the connection goes, for the message.
+        address: Where the connection goes, for the message.
     """
     name = type(exc).__name__
     text = _text_of(exc)
     said = f"{name}: {text}" if text else name
     if any(words in str(exc) for words in _CUT):
-        return StreamTruncatedError(f"The connection was closed in mid-answer ({said}).")
+        return StreamTruncatedError(
+            f"The connection was closed in the middle of the answer ({said})."
+        )
     cls = _BY_NAME.get(name, APIConnectionError)
-    target = f" to {place}" if place else ""
+    target = f" to {address}" if address else ""
     return cls(f"The connection{target} failed ({said}).")

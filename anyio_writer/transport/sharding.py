@@ -44,7 +44,7 @@ class ShardedTransport(httpx.AsyncBaseTransport):
         self._open = list(range(len(self._sizes)))  # a heap of the pools with free slots
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request through the first pool that has room."""
+        """Send a request through the first pool with a free connection."""
         number = self._take_slot()
         try:
             response = await self._pool(number).handle_async_request(request)

@@ -2,7 +2,7 @@
 
 Addresses, TLS, flow control and the watching of sockets are the event loop's. How such a backend is
 plugged in: https://www.encode.io/httpcore/network-backends/. httpcore's own, on anyio's streams,
-allocates 256 KiB and takes two turns of the event loop for each read.
+allocates 256 KiB and takes two rounds of the event loop for each read.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
             self._transport.abort()
             _wake(self._reader)
             self.resume_writing()
-            await cancel_shielded_checkpoint()  # the event loop closes the socket in its next turn
+            await cancel_shielded_checkpoint()  # the event loop closes the socket in its next round
             return
         try:
             self._loop.call_soon_threadsafe(self._transport.abort)
@@ -151,18 +151,14 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         server_hostname: str | None = None,
         timeout: float | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """The same connection, encrypted; closed if that fails.
+        """The same connection, encrypted. The wire above closes it if that fails.
 
         Raises:
             ConnectError: The other side is not to be trusted, or does not speak TLS.
             ConnectTimeout: It took too long.
         """
-        try:
-            with _mapped(httpcore.ConnectError, httpcore.ConnectTimeout, timeout):
-                self._transport = await self._handshake(ssl_context, server_hostname)
-        except BaseException:
-            await self.aclose()
-            raise
+        with _mapped(httpcore.ConnectError, httpcore.ConnectTimeout, timeout):
+            self._transport = await self._handshake(ssl_context, server_hostname)
         self._is_tls = True
         return self
 

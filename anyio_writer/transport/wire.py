@@ -34,7 +34,7 @@ class StaleConnectionError(httpcore.RemoteProtocolError, StaleConnection):
 
 
 class Wire(RewindableStream, httpcore.AsyncNetworkStream):
-    """A connection that keeps the beginning of a response for whoever reads its body."""
+    """A connection that keeps the beginning of a response for the reader of its body."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream, network: Network) -> None:
         self._stream = stream
@@ -139,7 +139,7 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
         self._pushed_back = data
 
     def retire(self) -> None:
-        """Let nobody use the connection again, once this response is over."""
+        """Close the connection after this response instead of using it again."""
         self._end = -1
 
     async def aclose(self) -> None:

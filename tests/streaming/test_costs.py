@@ -21,7 +21,7 @@ from anyio_writer import AsyncWriter, ChatCompletionStream, chat_stream_from
 from anyio_writer.protocol import machine, parsing
 from anyio_writer.streaming.deadlines import Deadlines
 from anyio_writer.testing import ChatServer, Hold, Reply, sse_event, writer_chunks
-from anyio_writer.transport.chunked import PlainChunks
+from anyio_writer.transport.chunked import SimpleChunks
 from tests.streaming.helpers import QUESTION
 
 TOKENS = 998
@@ -296,13 +296,13 @@ async def test_a_waiting_stream_keeps_no_piece_of_its_body() -> None:
 
 async def test_a_waiting_response_keeps_none_either(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[bytes] = []
-    feed = PlainChunks.feed
+    feed = SimpleChunks.feed
 
-    def noted(chunks: PlainChunks, received: bytes) -> bytes:
+    def noted(chunks: SimpleChunks, received: bytes) -> bytes:
         taken.append(feed(chunks, received))
         return taken[-1]
 
-    monkeypatch.setattr(PlainChunks, "feed", noted)
+    monkeypatch.setattr(SimpleChunks, "feed", noted)
     reply = Reply(body=[*BODY[:3], Hold(anyio.Event())])
     async with (
         ChatServer(reply) as server,

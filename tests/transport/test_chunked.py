@@ -21,7 +21,7 @@ from anyio_writer import APIConnectionError, AsyncWriter, StreamingTransport, St
 from anyio_writer.testing import ChatServer, Hold, Reply
 from anyio_writer.transport import body as bodies
 from anyio_writer.transport.body import Body, body_of
-from anyio_writer.transport.chunked import ChunkedBody, PlainChunks, Reader
+from anyio_writer.transport.chunked import ChunkedBody, Reader, SimpleChunks
 from anyio_writer.transport.retries import StaleConnection
 from anyio_writer.transport.wire import Network, Wire
 from tests.plugins.thoroughness import examples
@@ -372,21 +372,21 @@ def test_chunks_are_taken_apart_as_far_as_they_are_plain(
     plain, odd = end
     wire = b"".join([*itertools.chain(*chunks), plain, odd])
     assume(wire.startswith(b"\r\n"))  # so the head ends, and it was read before
-    taker = PlainChunks()
-    assert (taker.is_plain, taker.left, taker.tail) == (True, 0, b"\r\n")
+    taker = SimpleChunks()
+    assert (taker.is_simple, taker.left, taker.tail) == (True, 0, b"\r\n")
     got, fed = b"", 2
     for piece in bytes_of(wire[2:]) if cuts is None else cut_at(wire[2:], cuts):
         got += taker.feed(piece)
         fed += len(piece)
         assert (got, taker.left, taker.tail) == taken_of(chunks, plain + odd, fed)
-        assert taker.is_plain == (fed <= len(wire) - len(odd))
-        if not taker.is_plain:
+        assert taker.is_simple == (fed <= len(wire) - len(odd))
+        if not taker.is_simple:
             return
     pytest.fail("the end was not seen to be odd")
 
 
 def test_what_a_chunk_has_left() -> None:
-    chunks = PlainChunks()
+    chunks = SimpleChunks()
     for came, data, left, tail in [
         (b"A", b"", 0, b"\r\nA"),
         (b"\r\n", b"", 10, b""),
@@ -398,7 +398,7 @@ def test_what_a_chunk_has_left() -> None:
         (b"\r\nabc\r\nfffffff\r\nde", b"abcde", 0xFFFFFFF - 2, b""),
     ]:
         assert (chunks.feed(came), chunks.left, chunks.tail) == (data, left, tail)
-        assert chunks.is_plain
+        assert chunks.is_simple
 
 
 # When it is done, and when it is left to h11.
