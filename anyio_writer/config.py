@@ -252,7 +252,8 @@ def resolve_reading(given: Mapping[str, Any]) -> StreamSettings:
 def _check_names(given: Iterable[str], known: frozenset[str]) -> None:
     if unknown := sorted(set(given).difference(known)):
         raise ConfigurationError(
-            f"There is no setting {', '.join(unknown)}; there are {', '.join(sorted(known))}."
+            f"There is no setting {', '.join(unknown)}; the settings are "
+            f"{', '.join(sorted(known))}."
         )
 
 
@@ -311,7 +312,7 @@ def _resolve_url(base_url: str, path: str | None) -> str:
     tail = DEFAULT_PATH if path is None else path
     if re.match(_SCHEME, tail) or "#" in tail or not tail.isprintable():
         raise ConfigurationError(
-            f"path must be like {DEFAULT_PATH!r} and goes behind base_url, not {tail!r}."
+            f"path must be like {DEFAULT_PATH!r} and is added to base_url, not {tail!r}."
         )
     url = base.rstrip("/") + "/" + tail.lstrip("/")
     for name, value in (("base_url", base), ("base_url and path", url)):

@@ -346,14 +346,14 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
     def _limit_error(self, limit: str) -> ConversationLimitError:
         self._take_in_round()
         return ConversationLimitError(
-            f"The conversation had not come to its end after {limit}.",
+            f"The conversation was not finished after {limit}.",
             messages=self.messages,
             completion=self._completion_so_far(),
         )
 
     def _closed_error(self) -> StreamClosedError:
         return StreamClosedError(
-            "The conversation was closed before it had come to its end.",
+            "The conversation was closed before it was finished.",
             completion=self._completion_so_far(),
         )
 

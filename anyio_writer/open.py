@@ -261,7 +261,7 @@ def make_conversation(
     for position, tool in enumerate(tools.params):
         if tool["type"] == "function" and tool["function"]["name"] not in tools.functions:
             raise InvalidParameterError(
-                f"tools[{position}] is a dictionary, which nobody could run; a conversation runs "
+                f"tools[{position}] is a dictionary, which cannot be run; a conversation runs "
                 "what the model calls: make the function a tool with function_tool(...)."
             )
     request["tools"] = tools

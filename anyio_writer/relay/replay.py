@@ -352,7 +352,7 @@ class RelayedConversation(Publisher[ConversationEvent[T]], Generic[T]):
             await self._fanout.publish(events)
 
     def _closed_error(self) -> StreamClosedError:
-        return StreamClosedError("The conversation was closed before it had come to its end.")
+        return StreamClosedError("The conversation was closed before it was finished.")
 
     def _end(self, error: Exception | None) -> None:
         if isinstance(error, APIError | StreamClosedError | ConversationLimitError):

@@ -252,7 +252,7 @@ class ToolRunner:
         tool = self._tools.get(call.name)
         if tool is None:
             known = ", ".join(sorted(self._tools)) or "none"
-            raise WriterError(f"There is no function {call.name!r}. Those that there are: {known}.")
+            raise WriterError(f"There is no function {call.name!r}. The functions are: {known}.")
         args, kwargs = tool.bind(tool.decode(call.arguments))
         await checkpoint_if_cancelled()  # what is no longer wanted does not begin
         try:
@@ -271,7 +271,7 @@ class ToolRunner:
         except anyio.get_cancelled_exc_class() as exc:
             if _is_being_cancelled():
                 raise
-            raise WriterError(f"What {call.name} waited for was cancelled.") from exc
+            raise WriterError(f"{call.name} waited for something that was cancelled.") from exc
 
 
 class ToolRuns(Uncopied):

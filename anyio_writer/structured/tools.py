@@ -240,7 +240,7 @@ def _parameters_of(function: Callable[..., Any], tool: str) -> list[inspect.Para
     for each in parameters:
         if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
             raise TypeError(
-                f"{tool}.{each.name}: a strict schema has no room for {each}; name each parameter"
+                f"{tool}.{each.name}: a strict schema cannot describe {each}; name each parameter"
             )
         if each.name.startswith("__"):  # msgspec cannot make a field of it
             raise TypeError(

@@ -58,7 +58,7 @@ def body_of(response: Any) -> Reader:
     if encodings not in (["gzip"], ["x-gzip"], ["deflate"]):
         raise APIResponseValidationError(
             f"The response is encoded as {', '.join(encodings)!r}, although identity was asked "
-            "for. Only gzip or deflate is undone, and only once."
+            "for. Only gzip and deflate are supported, and only once."
         )
     return InflatedBody(raw, is_gzip=encodings != ["deflate"])
 

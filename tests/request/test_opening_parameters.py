@@ -369,8 +369,8 @@ def test_an_unknown_setting_of_a_writer_is_named_and_the_known_ones_are_listed()
     with pytest.raises(ConfigurationError) as caught:
         AsyncWriter(api_key=KEY, **unknown)
     assert str(caught.value) == (
-        "There is no setting apikey, timeout; there are api_key, base_url, client, end_grace, "
-        "headers, limits, max_connections, max_retries, observer, path, require_finish, "
+        "There is no setting apikey, timeout; the settings are api_key, base_url, client, "
+        "end_grace, headers, limits, max_connections, max_retries, observer, path, require_finish, "
         "timeouts."
     )
 

@@ -636,7 +636,7 @@ async def test_a_cancellation_that_is_not_the_streams_own_is_a_failure(tool: Any
     async with stream_of(call(0, tool.name), CALLS, tools=[tool]) as stream:
         (result,) = await stream.run_tools().results()
     assert isinstance(result.error, WriterError)
-    assert result.content == f"Error: What {tool.name} waited for was cancelled."
+    assert result.content == f"Error: {tool.name} waited for something that was cancelled."
     assert isinstance(result.error.__cause__, asyncio.CancelledError)
 
     with pytest.raises(ExceptionGroup) as caught:
