@@ -65,8 +65,8 @@ def _start(arguments: list[str]) -> int:
         print(f"anyio-writer {__version__}")
         return Exit.OK
     try:
-        from .app import app  # noqa: PLC0415 - it may be missing
-        from .help import help_width  # noqa: PLC0415 - it may be missing
+        from .app import app  # it may be missing
+        from .help import help_width  # it may be missing
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] not in _EXTRA:
             raise

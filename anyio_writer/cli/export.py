@@ -30,13 +30,13 @@ def exporting() -> Generator[StreamObserver]:
         CommandError: The SDK or an exporter is not installed.
     """
     try:  # the packages are not a part of any extra
-        from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        from ..telemetry.otel import OpenTelemetryObserver  # noqa: PLC0415
+        from ..telemetry.otel import OpenTelemetryObserver
     except ModuleNotFoundError as exc:
         raise _missing("the OpenTelemetry SDK", "opentelemetry-sdk") from exc
 

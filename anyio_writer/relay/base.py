@@ -133,7 +133,7 @@ class Relay(Log):
             await _leave(self._io_tasks(), exc)
 
     def _io_tasks(self) -> TaskGroup:
-        assert self._io is not None  # noqa: S101 - for type checkers: it was entered
+        assert self._io is not None  # for type checkers: it was entered
         return self._io
 
     def _check_open(self) -> None:
@@ -208,7 +208,7 @@ class Relay(Log):
         )
 
     def _task_group(self) -> TaskGroup:
-        assert self._tasks is not None  # noqa: S101 - for type checkers: it was entered
+        assert self._tasks is not None  # for type checkers: it was entered
         return self._tasks
 
     async def _elect(self, key: str) -> Election:

@@ -211,7 +211,7 @@ class Production:
         Raises:
             Exception: What it ends with.
         """
-        assert self._events is not None  # noqa: S101 - for type checkers: it has subscribed
+        assert self._events is not None  # for type checkers: it has subscribed
         batches = self._events.batches()
         next_entry = anyio.current_time()
         while True:

@@ -71,7 +71,7 @@ class RedisRelay(Relay):
     async def _connect(self) -> None:
         try:
             # The client takes half a second to import, and is part of an extra.
-            from .connections import Connections  # noqa: PLC0415
+            from .connections import Connections
         except ModuleNotFoundError as exc:
             raise ConfigurationError(
                 f"A RedisRelay needs {exc.name}: pip install 'anyio-writer[relay]'."

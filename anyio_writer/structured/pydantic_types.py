@@ -62,7 +62,7 @@ def describe_for_pydantic(tp: Any, name: str) -> tuple[Schema, JSONReader]:
     Raises:
         TypeError: pydantic cannot read it.
     """
-    import pydantic  # noqa: PLC0415 - not a dependency
+    import pydantic  # not a dependency
 
     with errors_of("pydantic", tp, name):
         adapter = pydantic.TypeAdapter[Any](tp)

@@ -363,7 +363,7 @@ def _read_docstring(docstring: str) -> tuple[str, dict[str, str]]:
     """The description in a docstring, and those of the parameters by their names."""
     if not docstring:
         return "", {}
-    import docstring_parser  # noqa: PLC0415 - a thirtieth of the time to import everything else
+    import docstring_parser  # a thirtieth of the time to import everything else
 
     try:
         parsed = docstring_parser.parse(docstring)

@@ -35,7 +35,7 @@ def __getattr__(name: str) -> Any:
     if name != "OpenTelemetryObserver":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from .otel import OpenTelemetryObserver  # noqa: PLC0415 - it needs an extra
+        from .otel import OpenTelemetryObserver  # it needs an extra
     except ModuleNotFoundError as exc:
         if (exc.name or "").partition(".")[0] != "opentelemetry":
             raise

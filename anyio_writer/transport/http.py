@@ -52,7 +52,7 @@ class StreamingTransport(httpx.AsyncHTTPTransport):
             socket_options=socket_options,
         )
         # httpcore takes half a second to import, and is by the line above.
-        from .wire import Network  # noqa: PLC0415
+        from .wire import Network
 
         self._network = Network()
         pool: Any = getattr(self, "_pool", None)
