@@ -527,3 +527,32 @@ async def test_a_stream_that_is_open_has_no_span_yet(sdk: SDK) -> None:
         async with open_chat_stream(client=client, observer=sdk.observer(), **REQUEST):
             assert not sdk.spans()
     assert sdk.span("chat").end_time is not None
+
+
+async def test_the_trace_context_goes_out_with_httpx2_too(sdk: SDK) -> None:
+    httpx2 = pytest.importorskip("httpx2")
+    sent: list[str] = []
+
+    def answer(request: Any) -> Any:
+        sent.append(request.headers["traceparent"])
+        return httpx2.Response(200, content=b"".join(WHOLE))
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
+        await read(open_chat_stream(client=client, observer=sdk.observer(), **REQUEST))
+    assert sent == [header_of(sdk.span("chat"))]
+
+
+async def test_the_trace_context_follows_a_redirect(sdk: SDK) -> None:
+    sent: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers["traceparent"])
+        if len(sent) == 1:
+            return httpx.Response(307, headers={"location": "/v2/chat"})
+        return httpx.Response(200, stream=Body(*WHOLE))
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        stream = open_chat_stream(client=client, observer=sdk.observer(), **REQUEST)
+        await read(stream)
+    assert sent == [header_of(sdk.span("chat"))] * 2
+    assert stream.timings.attempts == 1
