@@ -52,6 +52,8 @@ _PASSING: Final = (
     ClusterDownError,
     TryAgainError,
     AskError,
+    anyio.BrokenResourceError,
+    anyio.EndOfStream,
     OSError,
     TimeoutError,
 )
@@ -186,8 +188,7 @@ class Connections:
                 if not _is_passing(exc):
                     raise _refused(exc) from exc
                 error = exc
-                # The node may be gone for good; any other knows where its slots went.
-                self._nodes.pop(slot_of(name), None)
+                self._forget(address)
             now = anyio.current_time()
             deadline = min(deadline, now + self._patience)
             if now >= deadline:
@@ -258,6 +259,13 @@ class Connections:
     def _address_of(self, name: bytes) -> Address:
         return self._nodes.get(slot_of(name), self._home) if self._nodes else self._home
 
+    def _forget(self, address: Address) -> None:
+        """A node may be gone for good: any other one knows where its slots went."""
+        for slot in [slot for slot, node in self._nodes.items() if node == address]:
+            del self._nodes[slot]
+        if self._nodes and address == self._home:
+            self._home = next(iter(self._nodes.values()))
+
 
 _UNUSABLE: Final = (ConnectionError, ReadOnlyError, OSError, TimeoutError)
 """Errors after which a connection is of no use."""
@@ -301,7 +309,7 @@ def slot_of(name: bytes) -> int:
 
 
 def _is_passing(error: Exception) -> bool:
-    if isinstance(error, RelayUnavailableError):
+    if isinstance(error, RelayUnavailableError | ssl.SSLCertVerificationError):
         return False
     if isinstance(error, _PASSING):
         return True

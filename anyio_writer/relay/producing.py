@@ -266,9 +266,15 @@ class Production:
         self._entries.append(entry)
         self._held_bytes += len(entry.data)
 
-    async def _send(self) -> None:
-        """Append all that is not stored yet."""
+    async def _send(self, *, renew: bool = False) -> None:
+        """Append all that is not stored yet.
+
+        Args:
+            renew: Whether to renew the lease first, if it was not given up meanwhile.
+        """
         async with self._sending:
+            if renew and not (self._entries and self._entries[-1].end):
+                self._note(await self._log.append(self._lease, 0, b"", 0))
             while self._stored < self._count:
                 first = self._entries[0].number
                 if self._stored + 1 < first:
@@ -301,12 +307,10 @@ class Production:
         """Renew the lease whenever nothing else has for a while. Raises nothing."""
         try:
             with self._renewal:
-                while True:
+                while not self._over.is_set():
                     await anyio.sleep_until(self._spoke_at + self._silence)
-                    if anyio.current_time() < self._spoke_at + self._silence:
-                        continue
-                    self._note(await self._log.append(self._lease, 0, b"", 0))
-                    await self._send()
+                    if anyio.current_time() >= self._spoke_at + self._silence:
+                        await self._send(renew=True)
         except Exception as exc:  # whatever it is, nothing more can be produced
             self._failure = self._failure or exc
             self._work.cancel()

@@ -38,6 +38,7 @@ from anyio_writer import (
     ProducerStoppedError,
     RateLimitError,
     RelayedAnswerGoneError,
+    RelayUnavailableError,
     StreamClosedError,
     StreamTruncatedError,
     Timeouts,
@@ -792,6 +793,34 @@ async def test_what_the_server_lost_is_sent_again(machine: Machine, key: str) ->
     assert read.error is None
 
 
+async def test_a_late_reply_to_the_end(machine: Machine, key: str) -> None:
+    """The lease was given up with the end, so nobody may try to renew it meanwhile."""
+    async with machine() as relay:
+
+        class Slow:
+            async def finish(self, *args: Any) -> Receipt:
+                receipt = await relay.finish(*args)
+                await anyio.sleep(0.3)
+                return receipt
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(relay, name)
+
+        lease = (await relay.elect(key, "token")).lease
+        assert lease is not None
+        log: Any = Slow()
+        production = Production(log, key, lease_time=0.3, flush=1e-6, flush_bytes=1)
+        async with anyio.create_task_group() as tg, hello() as stream:
+            production.subscribe(stream)
+
+            async def produce() -> None:
+                await production.begin(stream)
+                await production.follow()
+
+            await production.run(lease, tg, produce)
+        assert (await relay.status(key)).state == "complete"
+
+
 # Expiry.
 
 
@@ -1148,6 +1177,27 @@ async def test_a_relay_is_used_inside_its_block(machine: Machine, key: str) -> N
             await relay.publish(key, stream)
     with pytest.raises(WriterError, match="only once"):
         await relay.__aenter__()
+
+
+async def test_who_waits_when_a_relay_is_left(machine: Machine, key: str) -> None:
+    """A reader and a producer in tasks of others get an error, and the end is recorded."""
+    reader = Seen()
+    errors: list[Exception] = []
+    async with anyio.create_task_group() as tg:
+        async with machine() as relay:
+
+            async def produce() -> None:
+                async with chat_stream_from(Body(chunk("Hel"), STALL)) as stream:
+                    try:
+                        await relay.publish(key, stream)
+                    except RelayUnavailableError as exc:
+                        errors.append(exc)
+
+            tg.start_soon(produce)
+            tg.start_soon(partial(follow, relay, key, reader, wait=5))
+            await reader.until(2)
+    assert len(errors) == 1
+    assert type(reader.error) in {RelayUnavailableError, ProducerStoppedError}
 
 
 async def test_the_blocks_error_comes_out_as_it_is(machine: Machine, key: str) -> None:
