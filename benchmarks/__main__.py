@@ -38,7 +38,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backends", nargs="+", choices=ALL, metavar="BACKEND", default=[])
     parser.add_argument("--rounds", type=int, help="instead of each scenario's own number")
     parser.add_argument("--json", type=Path, help="where the results go")
-    parser.add_argument("--report", type=Path, help="measure nothing: write these results up")
+    parser.add_argument(
+        "--report", nargs="+", type=Path, help="measure nothing: write these results up"
+    )
     parser.add_argument("--document", type=Path, default=_DOCS / "performance.md")
     parser.add_argument("--chart", type=Path, default=_DOCS / "performance.svg")
     return parser.parse_args()
@@ -118,7 +120,9 @@ def save(path: Path, found: dict[str, Any]) -> None:
 def main() -> int:
     asked = parse()
     if asked.report:
-        found = json.loads(asked.report.read_text())
+        found, *others = [json.loads(path.read_text()) for path in asked.report]
+        for other in others:
+            found["results"] += other["results"]
         update_document(asked.document, found)
         write_chart(asked.chart, found)
         return 0
