@@ -88,6 +88,8 @@ class Relay(Log):
         self._flush_bytes = flush_bytes
         self._tasks: TaskGroup | None = None
         self._io: TaskGroup | None = None
+        self._io_keeper: TaskGroup | None = None
+        self._left = anyio.Event()
         self._loop: object = None
 
     # Lifetime.
@@ -103,17 +105,19 @@ class Relay(Log):
         """Let go of everything: nothing more can be asked."""
 
     async def __aenter__(self) -> Self:
-        if self._io is not None:
+        if self._io_keeper is not None:
             raise WriterError("A relay can be entered only once; make another one.")
         # The tasks that produce end before the connections that they need.
-        self._io = anyio.create_task_group()
+        self._io_keeper = anyio.create_task_group()
         self._tasks = anyio.create_task_group()
-        await self._io.__aenter__()
+        await self._io_keeper.__aenter__()
+        is_ready = anyio.Event()
+        self._io_keeper.start_soon(self._keep_io, is_ready, name="connections of a relay")
         try:
+            await is_ready.wait()
             await self._connect()
         except BaseException as exc:
-            self._disconnect()
-            await _leave(self._io, exc)
+            await self._end_io(exc)
             raise
         await self._tasks.__aenter__()
         self._loop = current_token()
@@ -129,8 +133,25 @@ class Relay(Log):
         try:
             await _leave(self._task_group(), exc)
         finally:
-            self._disconnect()
-            await _leave(self._io_tasks(), exc)
+            await self._end_io(exc)
+
+    async def _keep_io(self, is_ready: anyio.Event) -> None:
+        """Have a task group until the block is left.
+
+        A cancellation from outside the block reaches all that is in it at once. But what produces
+        has an end to record then, so the connections last until the block is left.
+        """
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as self._io:
+                is_ready.set()
+                await self._left.wait()
+                self._io.cancel_scope.cancel()
+
+    async def _end_io(self, exc: BaseException | None) -> None:
+        self._disconnect()
+        self._left.set()
+        assert self._io_keeper is not None  # noqa: S101 - for type checkers: it was entered
+        await _leave(self._io_keeper, exc)
 
     def _io_tasks(self) -> TaskGroup:
         assert self._io is not None  # for type checkers: it was entered

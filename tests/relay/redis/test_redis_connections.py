@@ -12,6 +12,7 @@ from anyio_writer import (
     ConfigurationError,
     LeaseLostError,
     ProducerLostError,
+    ProducerStoppedError,
     RelayUnavailableError,
     chat_stream_from,
 )
@@ -219,6 +220,34 @@ def test_wrong_options() -> None:
             RedisRelay("valkey://localhost", **options)
     with pytest.raises(ConfigurationError, match="ttl"):
         RedisRelay("valkeys://localhost", ttl=1, lease=2)
+
+
+@pytest.mark.parametrize("starts", [True, False])
+async def test_a_relay_that_is_cancelled_records_the_end(redis: RedisServer, starts: bool) -> None:
+    """As when a program is ended by a signal: the cancellation reaches all there is at once."""
+    reader = Seen()
+    async with RedisRelay(redis.url) as other, anyio.create_task_group() as tg:
+        tg.start_soon(partial(follow, other, "answer", reader, wait=5))
+
+        async def produce() -> None:
+            with scope:
+                async with RedisRelay(redis.url) as relay:
+                    if starts:
+                        async with relay.start_or_join("answer", lambda: stream):
+                            await anyio.sleep_forever()
+                    else:
+                        async with stream:
+                            await relay.publish("answer", stream)
+
+        scope = anyio.CancelScope()
+        stream = chat_stream_from(Body(chunk("Hel"), STALL))
+        tg.start_soon(produce)
+        await reader.until(2)
+        scope.cancel()
+    assert type(reader.error) is ProducerStoppedError
+    assert reader.error.by == "producer"
+    assert len(reader.events) == 2
+    await redis.until_connections(0)
 
 
 async def test_cancelled_readers_leave_no_connection(redis: RedisServer) -> None:
