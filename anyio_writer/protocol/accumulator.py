@@ -107,8 +107,7 @@ class ToolCallLog:
         if self.is_free_text:
             return True
         if self.arguments:
-            # Closed and well-formed, but not whole: that is an empty object.
-            is_value = self.is_whole() or not self._malformed
+            is_value = self.is_whole() or self._is_empty_object()
             return not (is_value and (is_empty_object(piece) or self.repeats(piece)))
         if is_empty_object(piece):
             # Some servers send {} before the real arguments. It counts when the call is done.
@@ -145,6 +144,21 @@ class ToolCallLog:
             self._malformed = not self._whole
         return self._whole
 
+    def _is_empty_object(self) -> bool:
+        """Whether the arguments are an empty object that did not stand for others.
+
+        Asked only of arguments that are not whole, so nothing has to be parsed or joined.
+        """
+        return self.extent.closed and not (self._malformed or self.is_free_text)
+
+    def is_unfinished(self) -> bool:
+        """Whether the arguments have not begun, or have begun and are not one JSON value yet."""
+        if self.is_free_text or self.is_whole():
+            return False
+        if not self.arguments:
+            return self._empty_since is None
+        return not self._is_empty_object()
+
     def progress(self, *, is_anonymous: bool) -> Progress:
         """How far the arguments have come.
 
@@ -154,7 +168,7 @@ class ToolCallLog:
         """
         if self.is_whole():
             return Progress.WHOLE
-        if self.arguments and not is_empty_object(self.arguments.at()):
+        if self.arguments and not self._is_empty_object():
             return Progress.BEGUN
         is_empty = self.arguments or self._empty_since is not None
         return Progress.WHOLE if is_anonymous and is_empty else Progress.NONE
@@ -168,7 +182,7 @@ class ToolCallLog:
             return True
         if not self.arguments:
             return self._empty_since is not None and self._empty_since > self.born
-        return self.extent.closed and is_empty_object(self.arguments.at())
+        return self._is_empty_object()
 
     def arguments_form(self) -> Arguments:
         """What the arguments look like."""

@@ -39,6 +39,9 @@ def find_call(log: ChoiceLog, piece: ToolCallDelta) -> ToolCallLog | None:
             call = log.calls_by_id[id_ or ""]
         case Target.LAST:
             call = log.calls[-1] if log.calls else None
+        case Target.UNFINISHED:
+            if here is not None and here.name.value == name and here.is_unfinished():
+                call = here
     if call is None or (name and _begins_next(call, piece, name)):
         return None
     return call

@@ -196,13 +196,14 @@ class ChoiceDelta(_Part, frozen=True, forbid_unknown_fields=True):
 class ChunkChoice(_Part, frozen=True):
     """One choice of a chunk.
 
-    The deprecated ``message`` that Writer sends beside ``delta`` repeats it and is not read.
+    The deprecated ``message`` that Writer sends beside ``delta`` repeats it. It is read only where
+    the delta is missing, or is empty in a chunk with a finish reason.
     """
 
     index: int | None = None
     delta: ChoiceDelta | None = None
     whole_message: ChoiceDelta | None = None
-    """The ``message`` of a choice that has no delta."""
+    """The ``message`` of a choice without a delta, or with an empty one at its end."""
     finish_reason: str | None = None
     logprobs: ChoiceLogprobs | None = None
     error: None = None
@@ -285,7 +286,9 @@ class ChatCompletionChunk(_Part, frozen=True):
     def is_error(self) -> bool:
         """Whether this is no piece of an answer but the report of an error."""
         return (
-            self.error is not None
+            bool(self.error)
+            # Some servers write an empty error beside the choices.
+            or (self.error is not None and self.choices is None)
             or self.object == "error"
             or (self.tpe is not None and self.errors is not None)
         )

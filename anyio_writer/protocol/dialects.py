@@ -5,6 +5,7 @@ Each value is converted once or twice, however many there are, so this is linear
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
@@ -46,8 +47,9 @@ def read_chunk(
         Misfit: A value that is needed has the wrong type.
         ResponseTooLargeError: There are too many choices or tool calls.
     """
-    if (error := data.get("error")) is not None:  # whatever else is wrong with it
-        return ChatCompletionChunk(error=error)
+    error = data.get("error")
+    if error or (error is not None and data.get("choices") is None):
+        return ChatCompletionChunk(error=error)  # whatever else is wrong with it
     choices: list[ChunkChoice] | None = None
     given = data.get("choices")
     if given is not None:
@@ -93,8 +95,8 @@ def check_number(what: str, number: int, limit: int) -> None:
 def _error_of(choice: Any) -> Any:
     if not is_object(choice):
         return None
-    delta = choice.get("delta")
-    return choice.get("error") or (delta.get("error") if is_object(delta) else None)
+    parts = (choice, choice.get("delta"), choice.get("message"))
+    return next((part["error"] for part in parts if is_object(part) and part.get("error")), None)
 
 
 def _read_choice(choice: Any, path: str, max_tool_calls: int) -> ChunkChoice:
@@ -107,6 +109,11 @@ def _read_choice(choice: Any, path: str, max_tool_calls: int) -> ChunkChoice:
     message: ChoiceDelta | None = None
     if (given := choice.get("delta")) is not None:
         delta = _read_delta(given, f"{path}.delta", max_tool_calls)
+        if reason and _is_empty(delta) and is_object(given := choice.get("message")):
+            # Nothing needs the message if it cannot be read.
+            with contextlib.suppress(Misfit):
+                message = _read_delta(given, f"{path}.message", max_tool_calls)
+                delta = None
     elif (given := choice.get("message")) is not None:
         message = _read_delta(given, f"{path}.message", max_tool_calls)
     return ChunkChoice(
@@ -116,6 +123,14 @@ def _read_choice(choice: Any, path: str, max_tool_calls: int) -> ChunkChoice:
         finish_reason=reason,
         logprobs=_read(choice.get("logprobs"), ChoiceLogprobs),
     )
+
+
+def _is_empty(delta: ChoiceDelta) -> bool:
+    """Whether a delta says nothing but who speaks."""
+    said = msgspec.structs.replace(
+        delta, role=None, content=delta.content or None, refusal=delta.refusal or None
+    )
+    return said in (ChoiceDelta(), ChoiceDelta(graph_data=GraphData()))
 
 
 _KNOWN: Final = frozenset(
@@ -132,7 +147,7 @@ _KNOWN: Final = frozenset(
 def _read_delta(delta: Any, path: str, max_tool_calls: int) -> ChoiceDelta:
     if not is_object(delta):
         raise _misfit("an object", delta, path)
-    text, thought, refusal = _read_content(delta.get("content"), f"{path}.content")
+    text, thought, refusal, others = _read_content(delta.get("content"), f"{path}.content")
     if (declined := delta.get("refusal")) is not None:
         if not isinstance(declined, str):
             raise _misfit("text", declined, f"{path}.refusal")
@@ -146,6 +161,8 @@ def _read_delta(delta: Any, path: str, max_tool_calls: int) -> ChoiceDelta:
         # Null and what is empty say nothing; 0 and false do.
         if name not in _KNOWN and (value or isinstance(value, int | float))
     }
+    if others:
+        extra["content"] = others
     return ChoiceDelta(
         role=_read_text(delta.get("role")),
         content=text,
@@ -161,13 +178,16 @@ def _read_delta(delta: Any, path: str, max_tool_calls: int) -> ChoiceDelta:
     )
 
 
-def _read_content(content: Any, path: str) -> tuple[str | None, str, str | None]:
-    """The text, the reasoning and the refusal in a ``content``."""
+def _read_content(content: Any, path: str) -> tuple[str | None, str, str | None, list[JSON]]:
+    """The text, the reasoning and the refusal in a ``content``, and its other blocks."""
     if content is None or isinstance(content, str):
-        return content, "", None
-    if not is_array(content):
+        return content, "", None, []
+    if is_object(content) and "type" in content:
+        content = [content]
+    elif not is_array(content):
         raise _misfit("text or an array of blocks", content, path)
     texts: dict[str, list[str]] = {"text": [], "thinking": [], "refusal": []}
+    others: list[JSON] = []
     for number, block in enumerate(content):
         if isinstance(block, str):
             texts["text"].append(block)
@@ -183,8 +203,10 @@ def _read_content(content: Any, path: str) -> tuple[str | None, str, str | None]
             texts[form].append(text or "")
         elif form is not None:
             texts[form].append(_text_in(block) or "")
+        else:
+            others.append(block)
     text, thought, refusal = map("".join, texts.values())
-    return text, thought, refusal or None
+    return text, thought, refusal or None, others
 
 
 _BLOCKS: Final = {

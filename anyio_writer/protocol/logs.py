@@ -176,6 +176,9 @@ class DataLog(LatestLog[D]):
 NO_DATA: Final[DataLog[Any]] = DataLog()
 
 
+_NO_COUNTS: Final = Usage()
+
+
 class UsageLog(LatestLog[Usage]):
     """Token counts, merged field by field."""
 
@@ -185,6 +188,8 @@ class UsageLog(LatestLog[Usage]):
         """Take over the counts that are known."""
         if self.value is not None:
             usage = self.value.merge(usage)
+        elif usage == _NO_COUNTS:
+            return self
         return self if usage == self.value else self.set(usage, position)
 
 

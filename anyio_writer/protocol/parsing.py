@@ -108,8 +108,14 @@ class ChunkParser:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._parse_slowly(payload)
         for choice in chunk.choices or ():
-            if choice.delta is None:  # there may be a message instead
-                return self._parse_slowly(payload)
+            if choice.delta is None or choice.finish_reason is not None:
+                return self._parse_last(payload, chunk)
+        return chunk
+
+    def _parse_last(self, payload: bytes, chunk: ChatCompletionChunk) -> ChatCompletionChunk:
+        """Decode a payload anew if there may be a message instead of a delta, or beside it."""
+        if b'"message"' in payload or any(each.delta is None for each in chunk.choices or ()):
+            return self._parse_slowly(payload)
         return chunk
 
     def take_halves(self) -> list[tuple[int, str]]:
@@ -131,7 +137,7 @@ class ChunkParser:
     def _check_outline(self, payload: bytes) -> None:
         """Refuse what cannot be read before there is a Python object for each part of it."""
         try:
-            if bytes(_decode_error(payload).error) == _NULL:  # else it counts, whatever is wrong
+            if bytes(_decode_error(payload).error) in _NO_ERROR:  # else only the error counts
                 choices = _decode_outline(payload).choices or ()
                 check_number("choices", len(choices), self._max_choices)
         except msgspec.ValidationError as exc:
@@ -164,6 +170,7 @@ class _Outline(msgspec.Struct, gc=False):
 
 
 _NULL: Final = b"null"
+_NO_ERROR: Final = (_NULL, b'""', b"{}", b"[]", b"false", b"0")
 
 
 class _Error(msgspec.Struct, gc=False):

@@ -33,7 +33,7 @@ class Stop(Enum):
         return self is not Stop.END
 
 
-_NO_REASON: Final = frozenset({"null", "none", "unspecified"})
+_NO_REASON: Final = frozenset({"null", "none", "unspecified", "notfinished"})
 _STOPS: Final = {
     "length": Stop.LENGTH,
     "maxtokens": Stop.LENGTH,  # Anthropic, Bedrock, Gemini, Cohere
@@ -42,8 +42,12 @@ _STOPS: Final = {
     "modellength": Stop.LENGTH,  # Mistral
     "modelcontextwindowexceeded": Stop.LENGTH,  # Anthropic
     "contextlengthexceeded": Stop.LENGTH,
+    "contextwindowexceeded": Stop.LENGTH,
+    "maxcontextlength": Stop.LENGTH,
+    "maxnewtokens": Stop.LENGTH,
     "errorlimit": Stop.LENGTH,  # Cohere
-    "tokenlimit": Stop.LENGTH,
+    "tokenlimit": Stop.LENGTH,  # watsonx
+    "tokenlimitreached": Stop.LENGTH,
     "contentfilter": Stop.CONTENT_FILTER,
     "contentfiltered": Stop.CONTENT_FILTER,  # Bedrock
     "guardrailintervened": Stop.CONTENT_FILTER,  # Bedrock
@@ -53,10 +57,16 @@ _STOPS: Final = {
     "prohibitedcontent": Stop.CONTENT_FILTER,
     "spii": Stop.CONTENT_FILTER,
     "imagesafety": Stop.CONTENT_FILTER,
+    "language": Stop.CONTENT_FILTER,
     "sensitive": Stop.CONTENT_FILTER,  # Zhipu
     "errortoxic": Stop.CONTENT_FILTER,  # Cohere
     "refusal": Stop.CONTENT_FILTER,  # Anthropic
     "error": Stop.FAILURE,
+    "servererror": Stop.FAILURE,
+    "timeout": Stop.FAILURE,
+    "timelimit": Stop.FAILURE,  # watsonx
+    "cancelled": Stop.FAILURE,  # watsonx
+    "canceled": Stop.FAILURE,
     "abort": Stop.FAILURE,  # vLLM
     "networkerror": Stop.FAILURE,  # Zhipu
     "insufficientsystemresource": Stop.FAILURE,  # DeepSeek
@@ -177,6 +187,7 @@ class Target(Enum):
     AT_INDEX = "the call at its index"
     WITH_ID = "the latest call with its id"
     LAST = "the last call to have begun"
+    UNFINISHED = "the call at its index if that has its name and is unfinished, else a new call"
 
 
 TARGETS: Final[dict[tuple[Index, ID, bool], Target]] = {
@@ -202,7 +213,7 @@ TARGETS: Final[dict[tuple[Index, ID, bool], Target]] = {
     (Index.KNOWN, ID.LATE, False): Target.AT_INDEX,
     (Index.KNOWN, ID.LATE, True): Target.AT_INDEX,
     (Index.KNOWN, ID.NEW, False): Target.AT_INDEX,  # some make up an id for each piece
-    (Index.KNOWN, ID.NEW, True): Target.OPEN,
+    (Index.KNOWN, ID.NEW, True): Target.UNFINISHED,
 }
 """Where a piece goes. If there is no such call, or the piece begins the next one
 (``NEXT``), it opens a new one."""

@@ -20,25 +20,37 @@ from .rules import Occasion, Stop
 
 _LARGEST_BODY: Final = 64 * 1024
 
-_ERROR_KEYS: Final = (
-    "error",
-    "errors",
-    "error_message",
-    "error_msg",
-    "errorMessage",
-    "error_type",
-    "error_code",
-    "errorCode",
-    "exception",
-    "fault",
-    "detail",
+_ERROR_KEYS: Final = frozenset(
+    {
+        *("error", "errors", "Error", "err", "exception", "fault", "failure", "detail"),
+        *("error_message", "errorMessage", "error_description"),
+        *("error_msg", "errorMsg", "err_msg", "errMsg", "errmsg"),
+        *("error_code", "errorCode", "err_code", "errCode", "errcode", "error_type", "errorType"),
+    }
 )
-"""Keys that hold an error wherever they stand, if they hold anything."""
-_SENTENCE_KEYS: Final = ("message", "msg", "reason", "title")
-"""Keys that hold a sentence, which is one about an error if one of the next keys says so."""
-_CODE_KEYS: Final = ("code", "status", "status_code", "statusCode", "type", "request_id")
-_GOOD_CODES: Final = ("", "0", "200", "ok", "success", "succeeded", "pending", "processing", "ping")
-_BAD_WORDS: Final = ("error", "failed", "failure")
+"""Keys that report an error wherever they stand, unless their value is empty or a good word."""
+_EXCEPTION: Final = ("exception", "Exception")
+"""The ends of the keys under which Bedrock reports an error: ``throttlingException``."""
+_SENTENCE_KEYS: Final = frozenset({"message", "Message", "msg", "reason", "title"})
+"""Keys that hold a sentence. It is about an error if one of the next keys says so."""
+_CODE_KEYS: Final = frozenset(
+    {
+        *("code", "Code", "status", "status_code", "statusCode", "type", "__type", "request_id"),
+        *("ret", "retcode"),
+    }
+)
+_WRAPPERS: Final = frozenset({"response", "data", "result", "output", "body", "header"})
+"""Keys of objects that may hold the error in turn."""
+_GOOD_WORDS: Final = frozenset(
+    {
+        *("", "0", "200", "ok", "success", "succeeded", "completed", "false", "none"),
+        *("pending", "processing", "queued", "in_queue", "waiting", "loading", "started"),
+        *("starting", "running", "in_progress", "progress", "status", "info", "message"),
+        *("ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"),
+    }
+)
+_BAD_WORDS: Final = frozenset({"error", "failed", "failure"})
+_MOST_KEYS: Final = 16  # that an error has at its top
 
 
 def stream_error(payload: bytes) -> APIStreamError:
@@ -54,8 +66,8 @@ def stream_error(payload: bytes) -> APIStreamError:
 
 # An escape could hide a key.
 _MAY_REPORT: Final = (
-    rb'\\|"(?:%b|success|status|type|base_resp)"'
-    % "|".join((*_ERROR_KEYS, *_SENTENCE_KEYS)).encode()
+    rb'\\|xception"|"(?:%b|success|status|type|base_resp)"'
+    % "|".join(sorted(_ERROR_KEYS | _SENTENCE_KEYS)).encode()
 )
 
 
@@ -66,29 +78,45 @@ def reports_error(payload: bytes) -> bool:
     body = parse_json(payload)
     if not is_object(body):
         return False
-    base = body.get("base_resp")  # MiniMax
     return (
-        any(body.get(key) for key in _ERROR_KEYS)
+        _has_error(body)
         or body.get("success") is False
         or _is_bad(body.get("status"))
         or _is_bad(body.get("type"))
-        or (is_object(base) and bool(base.get("status_code")))
-        or _is_bad_sentence(body)
+        or (body.keys() <= _SENTENCE_KEYS and _has_sentence(body))
+        or any(
+            is_object(inner := body[key]) and _has_error(inner) for key in _WRAPPERS & body.keys()
+        )
     )
 
 
-def _is_bad_sentence(body: dict[str, Any]) -> bool:
-    """Whether a sentence stands beside the code of an error, or alone."""
-    if not any(isinstance(body.get(key), str) and body[key] for key in _SENTENCE_KEYS):
-        return False
-    codes = [body[key] for key in _CODE_KEYS if body.get(key) is not None]
-    if codes:
-        return not any(str(code).lower() in _GOOD_CODES for code in codes)
-    return body.keys() <= set(_SENTENCE_KEYS)
+def _has_error(body: dict[str, Any]) -> bool:
+    """Whether an object holds an error, or a sentence beside the code of one."""
+    if any(_says_something(body[key]) for key in _ERROR_KEYS & body.keys()):
+        return True
+    if len(body) <= _MOST_KEYS and any(body[key] for key in body if key.endswith(_EXCEPTION)):
+        return True
+    base = body.get("base_resp")  # MiniMax
+    if is_object(base) and base.get("status_code"):
+        return True
+    codes = [code for key in _CODE_KEYS & body.keys() if (code := body[key]) is not None]
+    return bool(codes) and all(map(_says_something, codes)) and _has_sentence(body)
+
+
+def _has_sentence(body: dict[str, Any]) -> bool:
+    return any(isinstance(body[key], str) and body[key] for key in _SENTENCE_KEYS & body.keys())
+
+
+def _says_something(value: Any) -> bool:
+    """Whether the value of a key is more than empty, and no word for success or progress."""
+    if isinstance(value, str | int | float):
+        return str(value).lower() not in _GOOD_WORDS
+    return bool(value)
 
 
 def _is_bad(word: Any) -> bool:
-    return isinstance(word, str) and word.lower() in _BAD_WORDS
+    # OpenAI's Responses API writes "response.failed".
+    return isinstance(word, str) and word.lower().removeprefix("response.") in _BAD_WORDS
 
 
 # Answers that cannot be parsed.

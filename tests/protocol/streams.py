@@ -34,7 +34,6 @@ ANY_ORDER: Final[tuple[Dialect, ...]] = (
     "index",
     "repeated",
     "no index",
-    "index 0, id each",
     "from one",
     "minus one",
     "sparse",
@@ -43,6 +42,7 @@ ANY_ORDER: Final[tuple[Dialect, ...]] = (
 ONE_BY_ONE: Final[tuple[Dialect, ...]] = (
     "id first",
     "index 0, id first",
+    "index 0, id each",
     "two indices",
     "one id, no index",
     "new ids, no index",
@@ -147,12 +147,12 @@ def drawn_habits(draw: st.DrawFn, dialect: Dialect, *, may_repeat: bool) -> froz
     if dialect not in WITH_HABITS or draw(st.booleans()):
         return frozenset()
     habits: set[Habit] = set()
-    ids: list[Habit | None] = [None, "one id", "numeric ids"]
-    if dialect != "repeated":  # a new id and a name at a known index are the next call
-        ids.append("new ids")
+    ids: list[Habit | None] = [None, "one id", "numeric ids", "new ids"]
     if (kind := draw(st.sampled_from(ids))) is not None:
         habits.add(kind)
     others: tuple[Habit, ...] = ("index as text", "{} first", "twice")
+    if dialect == "repeated" and kind == "new ids":
+        others = others[:1]  # a new id and a name behind an object are the next call
     habits |= {habit for habit in others if draw(st.booleans())}
     return frozenset(habits if may_repeat else habits - {"twice"})
 

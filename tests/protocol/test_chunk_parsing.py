@@ -95,19 +95,37 @@ def test_names_that_differ_between_wire_and_python() -> None:
     [
         ({"message": {"content": "m"}}, "m"),
         ({"delta": None, "message": {"content": "m"}}, "m"),
-        ({"delta": {}, "message": {"content": "m"}}, None),
-        ({"delta": {"content": None}, "message": {"content": "m"}}, None),
+        ({"delta": {}, "message": {"content": "m"}}, "m"),
+        ({"delta": {"content": None}, "message": {"content": "m"}}, "m"),
+        ({"delta": {"role": "assistant", "content": ""}, "message": {"content": "m"}}, "m"),
+        ({"delta": {"graph_data": {}}, "message": {"content": "m"}}, "m"),
+        ({"delta": {"reasoning": "d"}, "message": {"content": "m"}}, None),
+        ({"delta": {"vendor": "d"}, "message": {"content": "m"}}, None),
+        ({"delta": {}, "message": 7}, None),
+        ({"delta": {}, "message": {"content": 7}}, None),
         ({"delta": {"content": "d"}, "message": {"content": "all of it"}}, "d"),
         ({"delta": {"content": "d"}, "message": 7}, "d"),
         ({"delta": None, "message": None}, None),
         ({}, None),
     ],
 )
-def test_message_counts_only_without_a_delta(choice: dict[str, Any], expected: str | None) -> None:
+def test_message_counts_only_where_the_delta_says_nothing(
+    choice: dict[str, Any], expected: str | None
+) -> None:
     outcome = run(frames({"choices": [{**choice, "finish_reason": "stop"}]}))
     assert outcome.error is None
     assert outcome.text == expected
     assert outcome.reason == "stop"
+
+
+def test_a_message_beside_an_empty_delta_counts_only_at_the_end() -> None:
+    """Some servers send the whole message so far beside each delta."""
+    so_far = {"choices": [{"delta": {"role": "assistant"}, "message": {"content": "a"}}]}
+    outcome = run(frames(so_far, chunk({"content": "a"}), chunk(reason="stop")))
+    assert outcome.text == "a"
+    last = {"choices": [{"delta": {}, "message": {"content": "ab"}, "finish_reason": "stop"}]}
+    outcome = run(frames(so_far, chunk({"content": "a"}), chunk({"content": "b"}), last))
+    assert outcome.text == "ab"
 
 
 def test_message_and_delta_side_by_side_in_one_chunk() -> None:

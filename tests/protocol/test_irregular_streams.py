@@ -159,6 +159,7 @@ def test_usage_merges_field_by_field() -> None:
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (10, 0, None)
     assert usage.prompt_token_details == TokenDetails(cached_tokens=3, reasoning_tokens=4)
     assert usage_of({"choices": [], "usage": {"prompt_tokens": "odd"}}) is None
+    assert usage_of({"choices": [], "usage": {}}) is None
 
 
 # Tool calls.
@@ -251,6 +252,28 @@ def whole(name: str, text: object, **rest: object) -> dict[str, Any]:
             "an empty object is all",
             [called(piece(0, id="i", name="f", arguments="{}")), called(piece(1, name="g"))],
             ["{}", ""],
+        ),
+        (
+            "a new id and the name in each piece",
+            [
+                called(piece(0, id="x1", name="f")),
+                called(piece(0, id="x2", name="f", arguments="[")),
+                called(piece(0, id="x3", name="f", arguments="1]")),
+                called(piece(1, id="x4", name="f")),
+                called(piece(1, id="x5", name="f", arguments="[2]")),
+            ],
+            ["[1]", "[2]"],
+        ),
+        (
+            "one index for all calls, and an id of its own for each",
+            [
+                called(piece(0, **whole("f", "[1]", id="a")), piece(0, **whole("f", {}, id="b"))),
+                called(piece(0, **whole("f", {}, id="c")), piece(0, **whole("f", "[2]", id="d"))),
+                called(
+                    piece(0, **whole("f", "[3]", id="e")), piece(0, **whole("g", "[4]", id="f"))
+                ),
+            ],
+            ["[1]", "{}", "{}", "[2]", "[3]", "[4]"],
         ),
         (
             "an empty object in pieces, and once more",
@@ -364,6 +387,18 @@ ERRORS: list[dict[str, Any]] = [
     chunk({"content": ""}, "error", error=None)
     | {"choices": [{"delta": {"content": "!"}, "error": {"code": 502, "message": "too long"}}]},
     {"choices": [{"delta": {"error": "too long"}, "finish_reason": "error"}]},
+    {"choices": [{"message": {"error": {"message": "too long"}}, "finish_reason": "error"}]},
+    {"Error": "too long"},
+    {"errcode": 1, "errmsg": "too long"},
+    {"err_msg": "too long"},
+    {"failure": {"message": "too long"}},
+    {"code": 500, "Message": "too long"},
+    {"ret": -1, "msg": "too long"},
+    {"__type": "ThrottlingException", "message": "too long"},
+    {"modelStreamErrorException": {"message": "too long"}},
+    {"type": "response.failed", "response": {"error": {"message": "too long"}}},
+    {"data": {"error": "too long"}},
+    {"header": {"code": 10013, "message": "too long", "sid": "s"}},
 ]
 
 
@@ -392,6 +427,16 @@ def test_an_error_in_any_shape(
         {"choices": [], "base_resp": {"status_code": 0, "status_msg": ""}},
         {"choices": [], "error": None, "errors": [], "detail": ""},
         {"citations": ["u"]},
+        {"errcode": 0, "errmsg": "ok"},
+        {"error_code": "0", "error_msg": "Success"},
+        {"type": "heartbeat", "message": "keepalive"},
+        {"status": "in_queue", "message": "waiting"},
+        {"event": "progress", "data": {"message": "searching"}},
+        {"header": {"code": 0, "message": "Success"}},
+        {"choices": [], "error": {}},
+        {"choices": [{"index": 0, "delta": {}}], "error": {}},
+        {"choices": [{"index": 0, "delta": {}}], "error": ""},
+        {"choices": [{"index": 0, "delta": {}}], "error": False},
     ],
     ids=json.dumps,
 )

@@ -48,6 +48,15 @@ def test_reasoning_in_every_form(delta: dict[str, Any], key: str) -> None:
     assert types.index("reasoning.done") < types.index("content.done")
 
 
+def test_blocks_of_unknown_types_are_kept() -> None:
+    image = {"type": "image_url", "image_url": {"url": "u"}}
+    text = {"type": "text", "text": "x"}
+    deltas = [{"content": text}, {"content": [image, text]}, {"content": [image]}]
+    message = run(frames(*map(chunk, deltas), STOP)).completion.choices[0].message
+    assert message.content == "xx"
+    assert message.extra == {"content": [image, image]}
+
+
 def test_without_reasoning_there_is_none() -> None:
     outcome = run(frames(chunk({"content": "x", "reasoning_content": "", "reasoning": None}), STOP))
     message = outcome.completion.choices[0].message
@@ -61,6 +70,7 @@ def test_without_reasoning_there_is_none() -> None:
         {"reasoning_content": "hm"},
         {"content": [{"type": "thinking", "thinking": "hm"}]},
         {"audio": {"data": "AAAA"}},
+        {"content": [{"type": "image_url", "image_url": {"url": "u"}}]},
         {"content": "", "images": [{"type": "image_url"}]},
         {"content": "", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
         {"function_call": {"name": "f"}},

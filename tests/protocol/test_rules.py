@@ -59,11 +59,15 @@ def test_every_table_is_complete() -> None:
         ("FinishReason.MAX_TOKENS", Stop.LENGTH),
         ("FINISH_REASON_MAX_TOKENS", Stop.LENGTH),
         ("model_length", Stop.LENGTH),
+        ("context_window_exceeded", Stop.LENGTH),
+        ("token_limit", Stop.LENGTH),
         ("content_filter", Stop.CONTENT_FILTER),
         ("SAFETY", Stop.CONTENT_FILTER),
         ("safety", Stop.CONTENT_FILTER),
         ("PROHIBITED_CONTENT", Stop.CONTENT_FILTER),
         ("error", Stop.FAILURE),
+        ("cancelled", Stop.FAILURE),
+        ("time_limit", Stop.FAILURE),
         ("insufficient_system_resource", Stop.FAILURE),
         ("stop", Stop.END),
         ("STOP", Stop.END),
@@ -78,7 +82,7 @@ def test_what_a_finish_reason_means(reason: str | None, stop: Stop) -> None:
     assert stop.is_cut_short == (stop is not Stop.END)
 
 
-@pytest.mark.parametrize("reason", [None, "", "null", "NULL", "None"])
+@pytest.mark.parametrize("reason", [None, "", "null", "NULL", "None", "not_finished"])
 def test_what_is_no_finish_reason(reason: str | None) -> None:
     assert not is_finish_reason(reason)
     for real in ("stop", "-", "停止", "1"):
@@ -172,8 +176,35 @@ def test_where_a_piece_goes(row: tuple[Index, ID, bool]) -> None:
         Target.AT_INDEX: ["[1", "["],
         Target.WITH_ID: ["[1", "["] if with_id == 0 else ["[", "[1"],
         Target.LAST: ["[", "[1"],
+        Target.UNFINISHED: ["[", "[", "1"],  # another name
     }[TARGETS[row]]
     assert arguments == expected
+
+
+@pytest.mark.parametrize(
+    ("begun", "name", "is_unfinished"),
+    [
+        (None, "f", True),
+        ("", "f", True),
+        ("[", "f", True),
+        ("[", "g", False),
+        ("", "g", False),
+        ("{}", "f", False),
+        ("[1]", "f", False),
+    ],
+)
+def test_a_known_index_with_a_new_id_and_a_name(
+    begun: str | None, name: str, *, is_unfinished: bool
+) -> None:
+    outcome = run(
+        frames(
+            called(piece(0, id="i", name="f", arguments=begun)),
+            called(piece(0, id="j", name=name, arguments="1]")),
+            "[DONE]",
+        )
+    )
+    expected = [(begun or "") + "1]"] if is_unfinished else [begun or "", "1]"]
+    assert [call[2] for call in outcome.calls] == expected
 
 
 PROGRESS = {Progress.NONE: "", Progress.BEGUN: '["a"', Progress.WHOLE: '["a"]'}
