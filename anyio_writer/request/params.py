@@ -20,7 +20,7 @@ from typing import (
     TypedDict,
 )
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from ..protocol.completion import ParsedChatCompletionMessage
 from ..protocol.history import Role
@@ -28,8 +28,28 @@ from ..structured.tools import FunctionTool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Protocol
+
+    # mypy gives up on the overloads of a function, and infers Any, if an unpacked request has Any
+    # anywhere in its type. So a request has none.
+    _Value: TypeAlias = object
+
+    class _CompletionMessage(Protocol):
+        """``ParsedChatCompletionMessage``, whatever it was parsed as."""
+
+        @property
+        def parsed(self) -> object: ...
+        def to_param(self) -> dict[str, Any]: ...
+
+    class _FunctionTool(Protocol):
+        """``FunctionTool``, whatever its function takes and returns."""
+
+        def decode(self, text: str) -> Struct: ...
+        def to_param(self) -> dict[str, Any]: ...
+
 else:
     Iterable = list  # which is what they are when msgspec, which knows no Iterable, checks them
+    _Value = Any
 
 Name: TypeAlias = Annotated[str, Meta(min_length=1)]
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
@@ -85,7 +105,7 @@ class ToolCall(TypedDict, total=False):
     id: Required[str]
     type: Required[Name]
     function: FunctionCall
-    custom: Mapping[str, Any]
+    custom: Mapping[str, _Value]
     index: int
 
 
@@ -105,10 +125,10 @@ class Message(TypedDict, total=False):
     name: str | None
     tool_call_id: str | None
     tool_calls: Iterable[ToolCall] | None
-    graph_data: Mapping[str, Any] | None
+    graph_data: Mapping[str, _Value] | None
     refusal: str | None
     reasoning_content: str | None
-    reasoning_details: Iterable[Mapping[str, Any]] | None
+    reasoning_details: Iterable[Mapping[str, _Value]] | None
 
 
 MessageParam: TypeAlias = Message | ParsedChatCompletionMessage[Any]
@@ -120,7 +140,7 @@ class FunctionDefinition(TypedDict, total=False):
 
     name: Required[Name]
     description: str | None
-    parameters: Mapping[str, Any] | None
+    parameters: Mapping[str, _Value] | None
     strict: bool | None
 
 
@@ -240,14 +260,14 @@ class WebSearchTool(TypedDict):
 
     type: Literal["web_search"]
     function: NotRequired[WebSearchFunction]
-    web_search: NotRequired[Mapping[str, Any]]
+    web_search: NotRequired[Mapping[str, _Value]]
 
 
 class CustomTool(TypedDict):
     """A tool that takes free text. Not in Writer's API."""
 
     type: Literal["custom"]
-    custom: Mapping[str, Any]
+    custom: Mapping[str, _Value]
 
 
 BuiltInTool: TypeAlias = GraphTool | LLMTool | TranslationTool | VisionTool | WebSearchTool
@@ -267,7 +287,7 @@ class NamedToolChoice(TypedDict):
     function: NamedFunction
 
 
-ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedToolChoice | Mapping[str, Any]
+ToolChoice: TypeAlias = Literal["auto", "none", "required"] | NamedToolChoice | Mapping[str, _Value]
 
 
 class StreamOptionsParam(TypedDict):
@@ -280,12 +300,12 @@ class ResponseFormat(TypedDict):
     """The API's own form of a response format."""
 
     type: Name
-    json_schema: NotRequired[Mapping[str, Any] | None]
+    json_schema: NotRequired[Mapping[str, _Value] | None]
 
 
 if TYPE_CHECKING:
-    _Messages: TypeAlias = Iterable[MessageParam]
-    _Tools: TypeAlias = Iterable[Tool]
+    _Messages: TypeAlias = Iterable[Message | _CompletionMessage]
+    _Tools: TypeAlias = Iterable[_FunctionTool | FunctionToolParam | BuiltInTool | CustomTool]
     _ToolChoice: TypeAlias = ToolChoice
 else:
     # What is checked are the forms in which they are sent. ``tools`` checks the tools themselves.
@@ -356,8 +376,8 @@ class ChatRequest(TypedDict, total=False):
     tool_choice: _ToolChoice | None
     stream_options: StreamOptionsParam | None
     extra_headers: Mapping[str, str | None] | None
-    extra_query: Mapping[str, Any] | None
-    extra_body: Mapping[str, Any] | None
+    extra_query: Mapping[str, _Value] | None
+    extra_body: Mapping[str, _Value] | None
 
     seed: int | None
     max_completion_tokens: Count | None
@@ -372,17 +392,17 @@ class ChatRequest(TypedDict, total=False):
     min_p: Fraction | None
     user: str | None
     safety_identifier: str | None
-    metadata: Mapping[str, Any] | None
+    metadata: Mapping[str, _Value] | None
     store: bool | None
     service_tier: str | None
     prompt_cache_key: str | None
     verbosity: str | None
     modalities: Iterable[str] | None
-    audio: Mapping[str, Any] | None
-    prediction: Mapping[str, Any] | None
-    web_search_options: Mapping[str, Any] | None
-    thinking: Mapping[str, Any] | None
-    chat_template_kwargs: Mapping[str, Any] | None
+    audio: Mapping[str, _Value] | None
+    prediction: Mapping[str, _Value] | None
+    web_search_options: Mapping[str, _Value] | None
+    thinking: Mapping[str, _Value] | None
+    chat_template_kwargs: Mapping[str, _Value] | None
 
 
 class RequestBody(ChatRequest, total=False):

@@ -73,8 +73,7 @@ async def structured() -> None:
                 print(event.parsed)
         message = (await stream.get_final_completion()).choices[0].message
     if message.parsed is not None:
-        keywords: list[str] = message.parsed.keywords
-        print(keywords)
+        assert_type(message.parsed.keywords, list[str])
 
 
 async def log(answers: Subscription[ContentDoneEvent]) -> None:
