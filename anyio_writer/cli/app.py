@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import bounds, record, run, serve
+from . import bounds, record, relay, run, serve
 from . import demo as demonstration
 from .export import exporting
 from .help import Command, Group, ServeCommand
@@ -233,3 +233,126 @@ def serve_(
     replies = [*reply, *([] if text is None else [f"text:{text}"])] or ["auto"]
     style = Style(text=demonstration.TEXT, pace=pace, done=done)
     supervise(partial(serve.serve, replies, style, host=host, port=port), backend)
+
+
+# The relay.
+
+relay_app: typer.Typer = typer.Typer(
+    help="Publish an answer for readers on any machine, read it there, stop it.",
+    cls=Group,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(relay_app, name="relay")
+
+_Redis = Annotated[
+    str,
+    typer.Option(
+        envvar="REDIS_URL",
+        show_envvar=False,
+        metavar="URL",
+        help="Redis or Valkey, such as redis://localhost:6379/0. Else REDIS_URL, which keeps a "
+        "password out of the list of processes.",
+    ),
+]
+_Prefix = Annotated[
+    str, typer.Option(metavar="TEXT", help="What the relay's keys in Redis begin with.")
+]
+_Key = Annotated[str, typer.Argument(metavar="KEY", help="Which answer.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@relay_app.command(cls=Command)
+def publish(
+    key: _Key,
+    prompt: _Prompt,
+    *,
+    redis: _Redis,
+    prefix: _Prefix = "anyio-writer",
+    model: _Model = "palmyra-x5",
+    system: _System = None,
+    temperature: _Temperature = None,
+    max_tokens: _MaxTokens = None,
+    base_url: _BaseURL = None,
+    path: _Path = None,
+    max_retries: _MaxRetries = 2,
+    timeout: _Timeout = None,
+    as_json: _Json = False,
+    backend: _Backend = Backend.ASYNCIO,
+) -> None:
+    """Ask a model, and publish its answer until the end.
+
+    Then print what the relay knows of it, as 'status' does. Ctrl-C stops the answer, and its
+    readers learn that.
+    """
+    question = run.Question(
+        prompt=run.read_prompt(prompt),
+        model=model,
+        system=system,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        base_url=base_url,
+        path=path,
+        max_retries=max_retries,
+        timeout=timeout,
+    )
+    place = relay.Place(redis=redis, prefix=prefix, key=key)
+    supervise(partial(relay.publish, place, question, as_json=as_json), backend)
+
+
+@relay_app.command(cls=Command)
+def read(
+    key: _Key,
+    *,
+    redis: _Redis,
+    prefix: _Prefix = "anyio-writer",
+    skip: Annotated[
+        int,
+        typer.Option(
+            metavar="COUNT", parser=bounds.count, help="How many events at the start to leave out."
+        ),
+    ] = 0,
+    wait: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            parser=bounds.seconds,
+            help="How long to wait for an answer that nobody has begun yet.",
+        ),
+    ] = 0.0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one event per line as JSON.")
+    ] = False,
+    backend: _Backend = Backend.ASYNCIO,
+) -> None:
+    """Print an answer or a conversation from its start, while it runs or after it."""
+    place = relay.Place(redis=redis, prefix=prefix, key=key)
+    supervise(partial(relay.read, place, skip=skip, wait=wait, as_json=as_json), backend)
+
+
+@relay_app.command(cls=Command)
+def stop(
+    key: _Key,
+    *,
+    redis: _Redis,
+    prefix: _Prefix = "anyio-writer",
+    as_json: _Json = False,
+    backend: _Backend = Backend.ASYNCIO,
+) -> None:
+    """Ask the producer of an answer to stop, wherever it runs."""
+    place = relay.Place(redis=redis, prefix=prefix, key=key)
+    supervise(partial(relay.stop, place, as_json=as_json), backend)
+
+
+@relay_app.command(cls=Command)
+def status(
+    key: _Key,
+    *,
+    redis: _Redis,
+    prefix: _Prefix = "anyio-writer",
+    as_json: _Json = False,
+    backend: _Backend = Backend.ASYNCIO,
+) -> None:
+    """Show whether an answer is running, or how it ended."""
+    place = relay.Place(redis=redis, prefix=prefix, key=key)
+    supervise(partial(relay.status, place, as_json=as_json), backend)

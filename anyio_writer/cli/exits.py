@@ -18,12 +18,15 @@ from ..errors import (
     ConfigurationError,
     InternalServerError,
     InvalidParameterError,
+    KeyTakenError,
+    LeaseLostError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
     StreamClosedError,
     StreamTruncatedError,
     TotalTimeoutError,
+    UnknownKeyError,
     WriterError,
 )
 from ..protocol.json import error_message, shorten
@@ -44,6 +47,8 @@ class Exit(IntEnum):
     CONNECTION = 7
     TIMEOUT = 8
     BROKEN_ANSWER = 9
+    NO_ANSWER = 10
+    KEY_TAKEN = 11
     INTERRUPTED = 128 + signal.SIGINT
     PIPE = 141  # 128 + SIGPIPE, which not every system has
     TERMINATED = 128 + signal.SIGTERM
@@ -60,6 +65,8 @@ MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.CONNECTION: "no connection, or it broke",
     Exit.TIMEOUT: "a time limit ran out",
     Exit.BROKEN_ANSWER: "the answer was cut off, or the server sent an error in it",
+    Exit.NO_ANSWER: "the relay has no such answer, or nobody produces it",
+    Exit.KEY_TAKEN: "the relay's key has a producer, or an answer that has ended",
     Exit.INTERRUPTED: "Ctrl-C",
     Exit.PIPE: "the reader of the output left",
     Exit.TERMINATED: "SIGTERM",
@@ -89,6 +96,9 @@ OUTCOMES: Final[Mapping[type[WriterError], Outcome]] = {  # the first match coun
     InternalServerError: Outcome(Exit.SERVER_ERROR),
     NotFoundError: Outcome(Exit.REJECTED, "Are --model, --base-url and --path right?"),
     APIStatusError: Outcome(Exit.REJECTED),
+    UnknownKeyError: Outcome(Exit.NO_ANSWER, "--wait SECONDS waits for its producer."),
+    KeyTakenError: Outcome(Exit.KEY_TAKEN),
+    LeaseLostError: Outcome(Exit.BROKEN_ANSWER),
     StreamTruncatedError: Outcome(Exit.BROKEN_ANSWER),
     TotalTimeoutError: Outcome(Exit.TIMEOUT, "--timeout allows more."),
     APITimeoutError: Outcome(Exit.TIMEOUT),

@@ -150,7 +150,7 @@ class Relay(Log):
     async def _end_io(self, exc: BaseException | None) -> None:
         self._disconnect()
         self._left.set()
-        assert self._io_keeper is not None  # noqa: S101 - for type checkers: it was entered
+        assert self._io_keeper is not None  # for type checkers: it was entered
         await _leave(self._io_keeper, exc)
 
     def _io_tasks(self) -> TaskGroup:

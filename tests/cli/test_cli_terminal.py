@@ -267,7 +267,7 @@ def test_nothing_gets_the_number_of_a_closed_stream(tmp_path: Path) -> None:
 def test_a_shell_completes_commands_and_options() -> None:
     asked = {"_ANYIO_WRITER_COMPLETE": "complete_bash"}
     done = run("anyio-writer", **asked, COMP_WORDS="anyio-writer re", COMP_CWORD="1")
-    assert (done.returncode, done.stdout.split()) == (0, [b"record"])
+    assert (done.returncode, done.stdout.split()) == (0, [b"record", b"relay"])
     done = run("anyio-writer", **asked, COMP_WORDS="anyio-writer chat --t", COMP_CWORD="2")
     assert done.returncode == 0
     assert {b"--temperature", b"--timeout"} <= set(done.stdout.split())

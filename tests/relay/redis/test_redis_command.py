@@ -1,0 +1,66 @@
+"""The command ``relay``: what one process publishes, others read, stop and look up."""
+
+from __future__ import annotations
+
+import json
+
+import anyio
+import pytest
+
+from anyio_writer.cli.exits import Exit
+from anyio_writer.testing import ChatServer, Hold, chunks_reply, writer_chunks
+from tests.cli.cli_helpers import errors_of, output_of, run_command, started
+from tests.relay.redis.redis_server import RedisServer
+from tests.relay.relay_helpers import HANGS
+
+OPENING, *WORDS, LAST = writer_chunks("One two three")
+BACKENDS = ["asyncio", "trio"]
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    """The commands bring their own."""
+    return "asyncio"
+
+
+async def test_an_answer_is_read_and_stopped_elsewhere(redis: RedisServer) -> None:
+    place = ("answer", "--redis", redis.url)
+    body = [OPENING, *WORDS[:2], Hold(anyio.Event()), LAST]
+    async with ChatServer(chunks_reply(body)) as server:
+        asked = ("relay", "publish", *place, "Hi", "--base-url", server.url, "--backend", "trio")
+        async with started(*asked) as publishing:
+            async with started("relay", "read", *place, "--wait", "30") as reading:
+                assert await output_of(reading, b"One two") == b"One two"
+                found = await run_command("relay", "status", *place, "--json")
+                assert json.loads(found.stdout)["state"] == "running"
+                assert (await run_command("relay", "stop", *place)).returncode == Exit.OK
+                assert await reading.wait() == Exit.BROKEN_ANSWER
+                assert b"stopped by Relay.stop()" in await errors_of(reading)
+            assert await publishing.wait() == Exit.OK
+            assert (await output_of(publishing, b"\n")).split()[:2] == [b"state", b"stopped"]
+        with anyio.fail_after(HANGS):
+            await server.wait_disconnect()
+    found = await run_command("relay", "status", *place, "--json")
+    assert json.loads(found.stdout)["state"] == "stopped"
+    assert (await run_command("relay", "stop", *place)).returncode == Exit.NO_ANSWER
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_ctrl_c_stops_the_answer(redis: RedisServer, backend: str) -> None:
+    place = ("answer", "--redis", redis.url)
+    async with ChatServer(chunks_reply([OPENING, WORDS[0], Hold(anyio.Event()), LAST])) as server:
+        asked = ("relay", "publish", *place, "Hi", "--base-url", server.url, "--backend", backend)
+        async with started(*asked) as publishing:
+            async with started("relay", "read", *place, "--wait", "30") as reading:
+                await output_of(reading, b"One")
+                publishing.terminate()
+                assert await reading.wait() == Exit.BROKEN_ANSWER
+                assert b"stopped by its producer" in await errors_of(reading)
+            assert await publishing.wait() == Exit.TERMINATED
+
+
+async def test_a_password_is_not_shown(redis: RedisServer) -> None:
+    for url in (f"redis://nobody:a-password@127.0.0.1:{redis.port}", "redis//:a-password@host"):
+        ended = await run_command("relay", "status", "answer", REDIS_URL=url)
+        assert ended.returncode in {Exit.CONNECTION, Exit.USAGE}
+        assert b"a-password" not in ended.stdout + ended.stderr
