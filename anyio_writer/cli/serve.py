@@ -14,6 +14,7 @@ from ..testing import ChatServer, RecordedRequest, Reply, ReplyBuilder
 from .exits import CommandError, Exit
 from .output import Output
 from .scripted import Style, reply_for
+from .terminal import wrapped
 from .text import one_line
 
 _BODY: Final = json.dumps(
@@ -24,8 +25,8 @@ _BODY: Final = json.dumps(
     }
 )
 _MADE_UP: Final = "the answers are made up to fit the requests"
-_INTRODUCTION: Final = """\
-Serving on {url}: there is no model, {answers}. Ctrl-C ends it.
+_INTRODUCTION: Final = "Serving on {url}: there is no model, {answers}. Ctrl-C ends it."
+_COMMANDS: Final = """
 
     curl -N {url}/v1/chat -H 'content-type: application/json' -d '{body}'
     WRITER_API_KEY=any anyio-writer chat --base-url {url} Hello
@@ -60,7 +61,9 @@ async def serve(replies: Iterable[str], style: Style, *, host: str, port: int) -
             said = one_line(f"cannot listen on {host}:{port}: {exc.strerror or exc}")
             raise CommandError(said, Exit.USAGE) from exc
         answers = _MADE_UP if words == ["auto"] else one_line(f"it answers {' · '.join(words)}", 80)
-        await out.write(_INTRODUCTION.format(url=server.url, answers=answers, body=_BODY))
+        sentence = _INTRODUCTION.format(url=server.url, answers=answers)
+        commands = _COMMANDS.format(url=server.url, body=_BODY)  # not wrapped, to be copied
+        await out.write(wrapped(sentence, sys.stdout) + commands)
         for index in count():
             request = await server.wait_request(index)
             print(strftime("%H:%M:%S"), _logged(request), file=sys.stderr, flush=True)
