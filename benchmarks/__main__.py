@@ -25,6 +25,7 @@ _DOCS: Final = Path(__file__).parent.parent / "docs"
 _PACKAGES: Final = (
     *("writer-sdk", "openai", "httpx-sse", "httpx", "httpx2", "httpcore", "h11", "anyio", "trio"),
     *("uvloop", "msgspec", "pydantic", "jiter", "opentelemetry-sdk"),
+    *("coredis", "redis", "assistant-stream"),
 )
 
 
@@ -107,6 +108,8 @@ def _in_turns(everybody: list[Any], number: int) -> list[Any]:
 def _runner(processes: Processes, scenario: Scenario, mode: Mode) -> Any:
     if scenario.measure == "import":
         return lambda _client, _backend, task: import_time(task["way"])
+    if scenario.measure == "relay":
+        return processes.run_relay
     return processes.run_fresh if scenario.fresh and mode != "smoke" else processes.run
 
 

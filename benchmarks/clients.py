@@ -40,12 +40,14 @@ def _no_limits(module: str) -> Any:
     return httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
 
-def _httpx_client(module: str = "httpx") -> Any:
+def httpx_client(module: str = "httpx") -> Any:
+    """A client without limits, of httpx or of httpx2."""
     httpx: Any = importlib.import_module(module)
     return httpx.AsyncClient(timeout=TIMEOUT, limits=_no_limits(module))
 
 
-def _question(model: str) -> dict[str, Any]:
+def question(model: str) -> dict[str, Any]:
+    """The request."""
     return {"model": model, "messages": MESSAGES}
 
 
@@ -64,7 +66,7 @@ def observed(observing: Callable[[], AbstractContextManager[Any]]) -> Opening:
             async with AsyncWriter(
                 api_key="key", base_url=url, timeouts=timeouts, observer=observer
             ) as writer:
-                yield lambda model, **more: writer.chat.stream(**_question(model), **more)
+                yield lambda model, **more: writer.chat.stream(**question(model), **more)
 
     return open_ours
 
@@ -142,7 +144,7 @@ def passed(make_client: Callable[[], Any]) -> Opening:
             make_client() as client,
             AsyncWriter(client=client, api_key="key", base_url=url, timeouts=timeouts) as writer,
         ):
-            yield lambda model, **more: writer.chat.stream(**_question(model), **more)
+            yield lambda model, **more: writer.chat.stream(**question(model), **more)
 
     return open_ours
 
@@ -166,7 +168,7 @@ async def open_writer_sdk(url: str) -> AsyncIterator[Any]:
         max_retries=0,
         http_client=DefaultAsyncHttpxClient(limits=_no_limits("httpx")),
     ) as writer:
-        yield lambda model: writer.chat.stream(**_question(model))
+        yield lambda model: writer.chat.stream(**question(model))
 
 
 @asynccontextmanager
@@ -180,7 +182,7 @@ async def open_openai(url: str) -> AsyncIterator[Any]:
         max_retries=0,
         http_client=DefaultAsyncHttpx2Client(limits=_no_limits("httpx2")),
     ) as client:
-        yield lambda model, **more: client.chat.completions.stream(**_question(model), **more)
+        yield lambda model, **more: client.chat.completions.stream(**question(model), **more)
 
 
 async def follow(events: Any, take: Take) -> None:
@@ -282,7 +284,7 @@ async def shared_by_hand(ask: Any, model: str, take: Take) -> None:
 
 @asynccontextmanager
 async def open_httpx(url: str) -> AsyncIterator[Any]:
-    async with _httpx_client() as client:
+    async with httpx_client() as client:
         yield client, url
 
 
@@ -290,7 +292,7 @@ async def httpx_sse(session: Any, model: str, take: Take) -> None:
     from httpx_sse import aconnect_sse
 
     client, url = session
-    async with aconnect_sse(client, "POST", url, json=_question(model)) as source:
+    async with aconnect_sse(client, "POST", url, json=question(model)) as source:
         async for event in source.aiter_sse():
             for choice in json.loads(event.data)["choices"]:
                 delta = choice["delta"]
@@ -306,7 +308,7 @@ async def httpx_sse(session: Any, model: str, take: Take) -> None:
 
 async def body(session: Any, model: str, take: Take) -> None:
     client, url = session
-    async with client.stream("POST", url, json=_question(model)) as response:
+    async with client.stream("POST", url, json=question(model)) as response:
         async for data in response.aiter_bytes():
             take(data)
 
@@ -323,7 +325,7 @@ async def handed_on(session: Any, model: str, take: Take) -> None:
 
     async with anyio.create_task_group() as tasks, send:
         tasks.start_soon(consume)
-        async with client.stream("POST", url, json=_question(model)) as response:
+        async with client.stream("POST", url, json=question(model)) as response:
             async for data in response.aiter_bytes():
                 send.send_nowait(data)
 
@@ -335,7 +337,7 @@ async def open_socket(url: str) -> AsyncIterator[Any]:
 
 
 async def wire(address: Any, model: str, take: Take) -> None:
-    content = json.dumps(_question(model)).encode()
+    content = json.dumps(question(model)).encode()
     request = (
         b"POST / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
     ) % (len(content), content)
@@ -393,12 +395,12 @@ CLIENTS: Final = {
     ),
     "anyio-writer, httpx2": Client(
         "the same with `client=httpx2.AsyncClient()`",
-        passed(partial(_httpx_client, "httpx2")),
+        passed(partial(httpx_client, "httpx2")),
         _OURS,
         "anyio_writer",
     ),
     "anyio-writer, httpx": Client(
-        "the same with `client=httpx.AsyncClient()`", passed(_httpx_client), _OURS, "anyio_writer"
+        "the same with `client=httpx.AsyncClient()`", passed(httpx_client), _OURS, "anyio_writer"
     ),
     "anyio-writer, StreamingTransport": Client(
         "the same with `client=httpx.AsyncClient(transport=StreamingTransport())`",
@@ -453,6 +455,20 @@ CLIENTS: Final = {
         observed(otel_with_sdk),
         {"iterate": iterate},
         "anyio_writer.telemetry.otel",
+    ),
+    "assistant-stream": Client(
+        "its resumable streams, on redis-py; the readers ask every 100 ms, as it is set",
+        open_socket,
+        {},
+        "assistant_stream.resumable",
+        "bytes",
+    ),
+    "XADD/XREAD": Client(
+        "`redis.asyncio`: what httpx reads is an entry, nobody looks into it",
+        open_socket,
+        {},
+        "redis.asyncio",
+        "bytes",
     ),
     "jiter": Client("`from_json`: the parser of JSON that is cut off", open_socket, {}, "jiter"),
 }

@@ -99,6 +99,12 @@ class Meter:
         if self.count >= self._next:
             self._mark()
 
+    def check(self) -> None:
+        """Raise an error if not all has come, or all at once."""
+        _checked(self, self.expected)
+        if len(self.marks) < 2:
+            raise ValueError("the first and the last token came with one read")
+
     def _stamped_pieces(self, piece: str) -> None:
         self.latencies.append(time.monotonic_ns() - int(piece))
         self._pieces(piece)
@@ -109,7 +115,7 @@ class Meter:
         self._bytes(data)
 
 
-def _ignore(_piece: object) -> None: ...
+def ignore(_piece: object) -> None: ...
 
 
 def _settle() -> Clocks:
@@ -137,10 +143,10 @@ def fast(url: str, client: Client, way: str, shape: str, chunks: int) -> Any:
         )
         async with client.open(url) as session:
             for each in (warm_up, warm_up, shortest):
-                await read(session, each.model(), _ignore)
+                await read(session, each.model(), ignore)
             begin = _settle()
             for _ in range(_SHORT_ONES):
-                await read(session, shortest.model(), _ignore)
+                await read(session, shortest.model(), ignore)
             short = begin.until(Clocks.now(), _SHORT_ONES)
             meter = Meter(plan, client.unit, copies=copies * times)
             begin = _settle()
@@ -177,10 +183,10 @@ def paced(
     due = (chunks - FEWEST) / rate
 
     async def run() -> Numbers:
-        plan = Plan(shape, chunks, rate, streams, run=_run_number())
+        plan = Plan(shape, chunks, rate, streams, run=run_number())
         meter = Meter(plan, client.unit, latency=shape == "stamped")
         async with client.open(url) as session:
-            await read(session, _WARM_UP.model(), _ignore)
+            await read(session, _WARM_UP.model(), ignore)
             gc.collect()
             async with anyio.create_task_group() as watch:
                 watch.start_soon(_cut_off, watch.cancel_scope, meter, due)
@@ -198,11 +204,9 @@ def _pace_kept(meter: Meter, plan: Plan, due: float) -> Numbers:
         return {"gave_up_s": _OPENING}
     share = 1.0
     if meter.was_cut is None:
-        _checked(meter, meter.expected)
+        meter.check()
     else:
         share = meter.was_cut
-    if len(meter.marks) < 2:
-        raise ValueError("the first and the last token came with one read")
     begin, end = meter.marks[:2]
     chunks = max(1.0, share * plan.streams * (plan.chunks - FEWEST))
     took = end.wall - begin.wall - HEAD_START
@@ -232,11 +236,11 @@ def idle(url: str, client: Client, way: str, streams: int, settle: float = _SETT
 
     async def run() -> Numbers:
         # They wait for one more, which never comes.
-        plan = Plan("text", 20, 1.0, streams + 1, run=_run_number())
+        plan = Plan("text", 20, 1.0, streams + 1, run=run_number())
         meter = Meter(plan._replace(streams=streams), client.unit)
         async with client.open(url) as session, anyio.create_task_group() as tasks:
             for _ in range(5):
-                await read(session, _WARM_UP.model(), _ignore)
+                await read(session, _WARM_UP.model(), ignore)
             before = await _memory(settle)
             for _ in range(streams):
                 tasks.start_soon(read, session, plan.model(), meter.take)
@@ -258,11 +262,11 @@ def one_after_another(
         plan = _SHORTEST
         async with client.open(url) as session:
             for _ in range(streams // 2):  # until the garbage collector has a rhythm
-                await read(session, plan.model(), _ignore)
+                await read(session, plan.model(), ignore)
             before = await _memory(settle)
             begin = Clocks.now()
             for _ in range(streams - streams // 2):
-                await read(session, plan.model(), _ignore)
+                await read(session, plan.model(), ignore)
             numbers = begin.until(Clocks.now(), streams - streams // 2)
             growth = await _memory(settle) - before
         return {"growth_kib": growth, "cpu_us": numbers["cpu_us"]}
@@ -283,7 +287,8 @@ def _resident_kib() -> float:
     return float(subprocess.check_output(["/bin/ps", "-o", "rss=", "-p", str(os.getpid())]))
 
 
-def _run_number() -> int:
+def run_number() -> int:
+    """Tells apart what waits for each other, over all processes."""
     return next(_runs) + os.getpid() * 10_000
 
 

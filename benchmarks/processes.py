@@ -9,9 +9,11 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, Self
+
+from . import relay
 
 _ROOT: Final = Path(__file__).parent.parent
 _TO_START: Final = 120.0  # seconds; nothing may have been compiled yet
@@ -63,12 +65,18 @@ class Worker:
 
     def ask(self, task: dict[str, Any]) -> Any:
         """Have it measure something: numbers, or an error."""
+        self.begin(task)
+        return self.end(task)
+
+    def begin(self, task: dict[str, Any]) -> None:
+        """Have it measure something, and do not wait for it."""
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # end() says so
             self._process.stdin.write(json.dumps(task) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            return {"error": "the process has died"}
+
+    def end(self, task: dict[str, Any]) -> Any:
+        """What it has measured: numbers, or an error."""
         limit = task["limit"] + _GRACE
         if answer := read_line(self._process, limit):
             return json.loads(answer)
@@ -93,6 +101,7 @@ class Processes:
         self._stack = ExitStack()
         self._workers: dict[tuple[str, str], Worker] = {}
         self._url = ""
+        self._redis_port = 0
 
     def __enter__(self) -> Self:
         server = start("server")
@@ -130,6 +139,40 @@ class Processes:
             return worker.ask(task)
         finally:
             worker.stop()
+
+    def run_relay(self, client: str, backend: str, task: dict[str, Any]) -> Any:
+        """Have one process produce answers and others read them, with Redis between them."""
+        try:
+            self._redis_port = self._redis_port or self._stack.enter_context(relay.redis_server())
+        except RuntimeError as exc:
+            return {"error": str(exc)}
+        arguments = task["arguments"]
+        plan = relay.plan_of(arguments["answers"], arguments["rate"], arguments["seconds"])
+        keys = [f"answer:{number}" for number in range(plan.streams)]
+        parts = [("relay, producing", keys)]
+        shares = relay.share(keys * arguments["readers"])
+        parts += [("relay, reading", each) for each in shares]
+        redis = f"redis://127.0.0.1:{self._redis_port}"
+        tasks = [
+            {
+                "measure": measure,
+                "arguments": {"redis": redis, "plan": plan, "keys": part},
+                "limit": task["limit"],
+            }
+            for measure, part in parts
+        ]
+        with ExitStack() as stack:
+            workers = [Worker(self._url, client, backend) for _ in tasks]
+            for worker in workers:
+                stack.callback(worker.stop)
+            for worker in workers:
+                worker.wait_ready()
+            for worker, each in zip(workers, tasks, strict=True):
+                worker.begin(each)
+            producer, *readers = [
+                worker.end(each) for worker, each in zip(workers, tasks, strict=True)
+            ]
+            return relay.sum_up(producer, readers, relay.clear(self._redis_port), plan)
 
 
 def import_time(modules: str) -> dict[str, Any]:

@@ -26,12 +26,20 @@ def least(row: Row, number: str) -> float | None:
     return min((value for value in values(row, number) if value is not None), default=None)
 
 
-def ratio(row: Row, base: Row | None, number: str) -> float | None:
-    """The median of the ratios of what was measured one after the other, in one round."""
+def ratio(row: Row, base: Row | None, number: str, plus: str = "") -> float | None:
+    """The median of the ratios of what was measured one after the other, in one round.
+
+    Args:
+        row: What is compared.
+        base: With what.
+        number: Which number of both.
+        plus: The number of ``row`` that is added to that of ``base``, if any.
+    """
     if base is None:
         return None
-    pairs = zip(values(row, number), values(base, number), strict=True)
-    found = [mine / other for mine, other in pairs if mine and other]
+    added = values(row, plus) if plus else [0.0] * len(row["rounds"])
+    pairs = zip(values(row, number), values(base, number), added, strict=True)
+    found = [mine / (other + (more or 0)) for mine, other, more in pairs if mine and other]
     return median(found) if found else None
 
 
@@ -98,13 +106,13 @@ def _outcome(row: Row, number: str) -> str:
     return shown(found)
 
 
-def _compared(row: Row, rows: list[Row], client: str, number: str) -> str:
-    return shown(ratio(row, baseline(row, rows, client), number))
+def _compared(row: Row, rows: list[Row], client: str, number: str, plus: str = "") -> str:
+    return shown(ratio(row, baseline(row, rows, client), number, plus))
 
 
 def _further(row: Row, rows: list[Row], column: Column) -> str:
     if column.ratio_to:
-        return _compared(row, rows, column.ratio_to, column.number)
+        return _compared(row, rows, column.ratio_to, column.number, column.plus)
     found = [value for value in values(row, column.number) if value is not None]
     text = shown(median(found) if found else None)
     return f"{text}, overloaded" if column.number == "late" and overloaded(row) else text

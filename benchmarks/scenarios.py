@@ -18,6 +18,8 @@ class Column(NamedTuple):
     heading: str
     ratio_to: str = ""
     """The client that it is shown as a ratio to."""
+    plus: str = ""
+    """What of the row itself is added to what it is a ratio to."""
 
 
 LIMITS: Final[dict[Mode, float]] = {"full": 300, "quick": 120, "smoke": 60}
@@ -91,6 +93,19 @@ def _lengths(*lengths: int, shapes: tuple[str, ...] = ("text", "logprobs", "tool
         f"{shape}, {chunks:,}": {"shape": shape, "chunks": chunks}
         for shape in shapes
         for chunks in lengths
+    }
+
+
+def _relayed(*cases: tuple[int, int, float, float]) -> dict[str, Case]:
+    """Answers, readers of each, chunks a second for each answer, seconds."""
+    return {
+        f"{answers} answer{'s' * (answers > 1)}, {readers} reader{'s' * (readers > 1)}": {
+            "answers": answers,
+            "readers": readers,
+            "rate": rate,
+            "seconds": seconds,
+        }
+        for answers, readers, rate, seconds in cases
     }
 
 
@@ -361,5 +376,31 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         {"full": 15, "quick": 3, "smoke": 1},
         baselines=("httpx-sse",),
         grows=True,
+    ),
+    "relay": Scenario(
+        "Through Redis: from the server's write of a token to a reader in another process",
+        "relay",
+        "latency_p50_us",
+        (
+            ("anyio-writer", "relay"),
+            ("assistant-stream", "resumable"),
+            ("XADD/XREAD", "bare loop"),
+        ),
+        {
+            "full": _relayed((1, 1, 40, 15), (1, 10, 40, 15), (1, 100, 10, 20), (100, 3, 4, 20)),
+            "quick": _relayed((1, 1, 40, 3), (1, 10, 40, 3), (100, 3, 4, 6)),
+            "smoke": _relayed((2, 3, 200, 0.1)),
+        },
+        {"full": 3, "quick": 1, "smoke": 1},
+        baselines=("XADD/XREAD",),
+        columns=(
+            Column("latency_p99_us", "99th percentile, µs"),
+            Column("reader_cpu_us", "CPU of a reader, µs a chunk"),
+            Column("reader_cpu_us", "to XREAD + reading", "XADD/XREAD", plus="file_cpu_us"),
+            Column("producer_cpu_us", "CPU of the producer, µs a chunk"),
+            Column("producer_cpu_us", "to XADD", "XADD/XREAD"),
+            Column("stored", "memory in Redis / payload"),
+        ),
+        way="By",
     ),
 }

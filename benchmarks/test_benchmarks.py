@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,21 +22,29 @@ if sys.platform == "win32":
     pytest.skip("benchmarks want POSIX", allow_module_level=True)
 
 from benchmarks import __main__ as program
-from benchmarks import measures, processes
+from benchmarks import measures, processes, relay
 from benchmarks.clients import CLIENTS, Client
 from benchmarks.measures import paced
-from benchmarks.report import overloaded, write_tables
+from benchmarks.report import overloaded, ratio, write_tables
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.worker import bounded
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = ROOT / "docs/performance.md"
 
+HAS_REDIS = shutil.which("redis-server") is not None
+RUN = [name for name in SCENARIOS if name != "relay" or HAS_REDIS]
+TAKING_PART = {client for name in RUN for client, _ in SCENARIOS[name].entrants}
+
+RELAYS = {"assistant-stream", "XADD/XREAD"}
 SDKS = ("writer-sdk", "openai", "anyio-writer, httpx2")
 # At the same time, since nothing is measured: everything with the quick clients, every way of
 # the others, and the other backends.
 PARTS = (
-    ("--backends", "asyncio", "--clients", *(each for each in CLIENTS if each not in SDKS)),
+    (
+        *("--backends", "asyncio", "--clients", *(each for each in CLIENTS if each not in SDKS)),
+        *("--only", *RUN),
+    ),
     (
         *("--backends", "asyncio", "--clients", *SDKS),
         *("--only", "one", "short", "passed", "passed_paced", "typed", "many", "shared", "import"),
@@ -83,11 +92,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_every_scenario_and_every_client_runs(found: dict[str, Any]) -> None:
     rows = found["results"]
-    assert {row["scenario"] for row in rows} == set(SCENARIOS)
-    assert {row["client"] for row in rows} == set(CLIENTS)
+    assert {row["scenario"] for row in rows} == set(RUN)
+    assert {row["client"] for row in rows} == TAKING_PART
+    assert set(CLIENTS) - TAKING_PART == (set() if HAS_REDIS else RELAYS)
     assert {row["backend"] for row in rows} == {"asyncio", "uvloop", "trio"}
     ways = {(row["client"], row["way"], row["case"].partition(", ")[0]) for row in rows}
-    for name, scenario in SCENARIOS.items():
+    for name, scenario in ((name, SCENARIOS[name]) for name in RUN):
         mine = [row for row in rows if row["scenario"] == name]
         assert {row["case"] for row in mine} == set(scenario.cases["smoke"])
         for client, way in scenario.entrants:
@@ -109,7 +119,7 @@ def test_the_page_and_the_chart_are_made_of_the_results(
     tables = dict(re.findall(r"<!-- (\w+) -->\n(.*?)<!-- end -->", text, re.DOTALL))
     assert set(tables) == {"machine", "clients", "service", *SCENARIOS}
     for name, table in tables.items():
-        if name == "machine":
+        if name == "machine" or (name in SCENARIOS and name not in RUN):
             continue
         assert table.startswith("\n| "), name
         heads, rules, *rows = [line.count("|") for line in table.strip().splitlines()]
@@ -122,6 +132,40 @@ def test_the_page_and_the_chart_are_made_of_the_results(
         row for row in found["results"] if (row["scenario"], row["backend"]) == ("one", "asyncio")
     ]
     assert len(bars) == len(drawn)
+
+
+@pytest.mark.skipif(not HAS_REDIS, reason="Debian's redis-server is not installed")
+def test_the_relay_is_measured_whole(found: dict[str, Any]) -> None:
+    rows = [row for row in found["results"] if row["scenario"] == "relay"]
+    assert {row["client"] for row in rows} == {"anyio-writer", *RELAYS}
+    for row in rows:
+        (sample,) = row["rounds"]
+        assert 0 < sample["latency_p50_us"] <= sample["latency_p99_us"]
+        assert sample["reader_cpu_us"] > 0
+        assert sample["producer_cpu_us"] > 0
+        assert 1 < sample["stored"] < 3
+
+
+def test_what_is_read_is_shared_by_at_most_four_processes() -> None:
+    keys = [str(number) for number in range(10)]
+    for count in (1, 3, 10):
+        parts = relay.share(keys[:count])
+        assert len(parts) == min(count, 4)
+        assert sorted(key for part in parts for key in part) == keys[:count]
+
+
+def test_a_ratio_to_a_sum() -> None:
+    mine, base = ({"rounds": [{"a": 6.0, "b": 1.0}]}, {"rounds": [{"a": 2.0}]})
+    assert ratio(mine, base, "a") == 3
+    assert ratio(mine, base, "a", plus="b") == 2
+
+
+def test_without_redis_the_relay_fails_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay.shutil, "which", lambda _: None)
+    task = {"measure": "relay", "arguments": {}, "limit": 60}
+    with processes.Processes() as running:
+        found = running.run_relay("anyio-writer", "asyncio", task)
+    assert found == {"error": "there is neither redis-server nor valkey-server"}
 
 
 # What goes wrong is a result, and loses no other.

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 
+from . import relay
 from .clients import CLIENTS
 from .measures import measure
 
@@ -41,7 +42,11 @@ def main(url: str, client: str, backend: str) -> None:
     for line in sys.stdin:
         try:
             task = json.loads(line)
-            run = measure(url, client, task)
+            run = (
+                relay.TASKS[task["measure"]](url, client, **task["arguments"])
+                if task["measure"] in relay.TASKS
+                else measure(url, client, task)
+            )
             answer = anyio.run(
                 bounded, run, task["limit"], backend=name, backend_options=backend_options
             )
