@@ -254,7 +254,7 @@ class Production:
             await self._stream.close()
         if self._events is not None:
             self._take(self._events.batch_nowait())
-        if not (self._entries and self._entries[-1].end):  # a second try
+        if not self._is_ending:  # else this is a second try
             self._enqueue([structs.replace(end, after=self._recorder.after)], end.state)
         await self._send()
 
@@ -266,15 +266,9 @@ class Production:
         self._entries.append(entry)
         self._held_bytes += len(entry.data)
 
-    async def _send(self, *, renew: bool = False) -> None:
-        """Append all that is not stored yet.
-
-        Args:
-            renew: Whether to renew the lease first, if it was not given up meanwhile.
-        """
+    async def _send(self) -> None:
+        """Append all that is not stored yet."""
         async with self._sending:
-            if renew and not (self._entries and self._entries[-1].end):
-                self._note(await self._log.append(self._lease, 0, b"", 0))
             while self._stored < self._count:
                 first = self._entries[0].number
                 if self._stored + 1 < first:
@@ -307,10 +301,10 @@ class Production:
         """Renew the lease whenever nothing else has for a while. Raises nothing."""
         try:
             with self._renewal:
-                while not self._over.is_set():
+                while True:
                     await anyio.sleep_until(self._spoke_at + self._silence)
                     if anyio.current_time() >= self._spoke_at + self._silence:
-                        await self._send(renew=True)
+                        await self._renew_once()
         except Exception as exc:  # whatever it is, nothing more can be produced
             self._failure = self._failure or exc
             self._work.cancel()
@@ -320,6 +314,24 @@ class Production:
                 self._work.cancel()
                 with _cleanup():
                     await self._over.wait()
+
+    async def _renew_once(self) -> None:
+        # Beside ``_send``, which may be trying in vain.
+        try:
+            receipt = await self._log.append(self._lease, 0, b"", 0)
+        except LeaseLostError:
+            if not self._is_ending:
+                raise
+            self._spoke_at = anyio.current_time()  # the end has given the lease up, or will tell
+        else:
+            self._note(receipt)
+            if not self._sending.locked():
+                await self._send()  # what the server has lost meanwhile
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the end is among what is stored or to be stored."""
+        return bool(self._entries) and self._entries[-1].end is not None
 
 
 def _is_interruption(error: BaseException | None) -> bool:

@@ -24,7 +24,17 @@ from anyio_writer import (
 from anyio_writer.relay import RedisRelay
 from tests.relay.redis.proxy import Proxy
 from tests.relay.redis.redis_server import RedisServer
-from tests.relay.relay_helpers import HANGS, HELLO, LEASE, Seen, follow, hello, publish
+from tests.relay.relay_helpers import (
+    HANGS,
+    HELLO,
+    LEASE,
+    Seen,
+    follow,
+    hello,
+    in_time,
+    publish,
+    timed,
+)
 from tests.streaming.helpers import STALL, Body, chunk
 from tests.tools.tools_helpers import STOP
 
@@ -89,6 +99,7 @@ async def test_a_server_that_is_killed_and_comes_back(own: Any) -> None:
         assert server.keys_without_expiry() == []
 
 
+@timed
 async def test_a_server_that_comes_back_empty(own: Any) -> None:
     server = own()
     async with RedisRelay(server.url, lease=2) as one, RedisRelay(server.url, lease=2) as two:
@@ -100,7 +111,7 @@ async def test_a_server_that_comes_back_empty(own: Any) -> None:
         answer = Interrupted(one, two)
         started = anyio.current_time()
         await answer.run(restart)
-        assert anyio.current_time() - started < 2 + 1
+        in_time(started, 2 + 1)
         assert type(answer.reader.error) is RelayedAnswerGoneError
         assert answer.reader.completion["choices"][0]["message"]["content"] == "Hello "
         # The stream beside it went on to its end; it is publish() that failed.
@@ -193,6 +204,7 @@ async def test_a_replica_refuses_until_it_is_promoted(own: Any) -> None:
         assert len((await follow(relay, "answer")).events) == 12
 
 
+@timed
 async def test_out_of_memory(own: Any) -> None:
     """One typed error on each side, with what arrived; and it works again when there is room."""
     server = own("maxmemory-policy noeviction")
@@ -207,7 +219,7 @@ async def test_out_of_memory(own: Any) -> None:
         answer = Interrupted(one, two)
         started = anyio.current_time()
         await answer.run(fill)
-        assert anyio.current_time() - started < 2 * LEASE + 1
+        in_time(started, 2 * LEASE + 1)
         assert type(answer.seen.error) is RelayUnavailableError
         assert "OOM" in str(answer.seen.error)
         assert type(answer.reader.error) is ProducerLostError
@@ -265,7 +277,7 @@ async def test_a_wrong_password(own: Any, password: str | None) -> None:
     """It is told at once, without the password."""
     server = own("requirepass right")
     login = "" if password is None else f":{password}@"
-    with anyio.fail_after(2), pytest.raises(RelayUnavailableError) as caught:
+    with anyio.fail_after(5), pytest.raises(RelayUnavailableError) as caught:
         async with RedisRelay(f"redis://{login}127.0.0.1:{server.port}"):
             raise AssertionError
     assert "right" not in str(caught.value)
@@ -292,6 +304,7 @@ async def test_a_password_that_is_changed(own: Any) -> None:
 
 
 @pytest.mark.parametrize("which", ["meta", "lease", "log:*"])
+@timed
 async def test_a_key_that_is_evicted_amid_the_answer(redis: RedisServer, which: str) -> None:
     """Whichever of an answer's keys it is, everybody gets the whole answer or a typed error."""
     async with RedisRelay(redis.url, lease=LEASE) as one, RedisRelay(redis.url, lease=LEASE) as two:
@@ -303,7 +316,7 @@ async def test_a_key_that_is_evicted_amid_the_answer(redis: RedisServer, which: 
         answer = Interrupted(one, two)
         started = anyio.current_time()
         await answer.run(evict)
-        assert anyio.current_time() - started < 2 * LEASE + 1
+        in_time(started, 2 * LEASE + 1)
         late = Seen()
         try:
             late = await follow(two, "answer")
