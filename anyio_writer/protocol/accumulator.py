@@ -84,7 +84,7 @@ class ToolCallLog:
         self._value: Value | None = None
         self._malformed = False
         self._whole = False
-        self._empty_since: int | None = None  # from when on {} stands for the arguments
+        self._empty_since: int | None = None  # when a {} came that may be a placeholder
 
     @property
     def is_free_text(self) -> bool:
@@ -92,9 +92,9 @@ class ToolCallLog:
         return self.type.value == "custom"
 
     def add(self, piece: str, position: int) -> str:
-        """Take a piece of the arguments; returns what is new in it."""
-        is_amid = self.arguments and not self.extent.closed
-        if not piece or not (is_amid or self._is_news(piece, position)):
+        """Add a piece of the arguments; returns what is new in it."""
+        is_inside = self.arguments and not self.extent.closed
+        if not piece or not (is_inside or self._is_new(piece, position)):
             return ""
         self.arguments = self.arguments.append(piece, position)
         self.extent.feed(piece)
@@ -102,7 +102,7 @@ class ToolCallLog:
             self._whole = False
         return piece
 
-    def _is_news(self, piece: str, position: int) -> bool:
+    def _is_new(self, piece: str, position: int) -> bool:
         """Whether a piece adds something to arguments that have not begun, or may be whole."""
         if self.is_free_text:
             return True
@@ -117,7 +117,7 @@ class ToolCallLog:
         return self._empty_since is None or not piece.isspace()
 
     def settle_empty_object(self, position: int) -> str:
-        """The call is done: an empty object is all its arguments. Returns what is new by that."""
+        """Make a pending ``{}`` the arguments of a call that is done; returns the text it adds."""
         if self._empty_since is None or self.arguments:
             return ""
         self.arguments = self.arguments.append(EMPTY_OBJECT, position)
@@ -125,7 +125,7 @@ class ToolCallLog:
         return EMPTY_OBJECT
 
     def repeats(self, piece: str) -> bool:
-        """Whether a piece is all of the arguments once more. Looks at no more than the piece."""
+        """Whether a piece is all of the arguments again. Takes time linear in the piece."""
         text = self.arguments.at()
         if len(piece) < len(text) // 2:
             return False
@@ -145,7 +145,7 @@ class ToolCallLog:
         return self._whole
 
     def _is_empty_object(self) -> bool:
-        """Whether the arguments are an empty object that did not stand for others.
+        """Whether the arguments are an empty object that was no placeholder.
 
         Asked only of arguments that are not whole, so nothing has to be parsed or joined.
         """
@@ -163,8 +163,8 @@ class ToolCallLog:
         """How far the arguments have come.
 
         Args:
-            is_anonymous: Whether it is asked for a piece with neither index nor id. Servers that
-                send such pieces send whole calls, so an empty object is all the arguments.
+            is_anonymous: Whether the next piece has neither index nor id. Servers that send such
+                pieces send whole calls, so an empty object is not a placeholder.
         """
         if self.is_whole():
             return Progress.WHOLE
@@ -174,9 +174,9 @@ class ToolCallLog:
         return Progress.WHOLE if is_anonymous and is_empty else Progress.NONE
 
     def may_be_all(self) -> bool:
-        """Whether the arguments are whole as they are, an empty object included.
+        """Whether the arguments are whole, or an empty object.
 
-        Not one in the piece that opened the call: there it may stand for arguments to come.
+        An empty object in the piece that opened the call does not count. It may be a placeholder.
         """
         if self.is_whole():
             return True
@@ -196,7 +196,7 @@ class ToolCallLog:
         return Arguments.ENDED
 
     def reader_at(self, position: int = NOW) -> ValueReader[Any] | None:
-        """What its arguments are read with, if its tool's type was known as of a position."""
+        """The reader of its arguments as of a position; None if the tool is unknown."""
         return self._tools.get(self.name.at(position) or "")
 
     def value_at(self, position: int) -> Any:
@@ -262,7 +262,7 @@ class ChoiceLog:
         self.index: Final = index
         self.born: Final = born
         self.reader: Final = reader
-        """What its text is read with, if the request had a response format."""
+        """The reader of its text, if the request had a response format."""
         self.has_content: bool = False
         """Whether a text, reasoning, a refusal or a call has begun."""
         self.is_finished: bool = False
@@ -346,11 +346,11 @@ class ChoiceLog:
 
 
 class Accumulator:
-    """A completion in the making.
+    """A completion that is still arriving.
 
     Args:
-        reader: What the text of a choice is read with, if the request had a response format.
-        tools: What the arguments of calls are read with, by the name of the function.
+        reader: Reads the text of a choice, if the request had a response format.
+        tools: Read the arguments of calls, by the name of the function.
     """
 
     __slots__ = (

@@ -22,12 +22,12 @@ from .values import ValueReader
 
 
 def find_call(log: ChoiceLog, piece: ToolCallDelta) -> ToolCallLog | None:
-    """The call that a piece goes on with; None if it begins a new one."""
+    """The call that a piece continues; None if it begins a new one."""
     index, id_ = piece.index, piece.id
     name = piece.function.name if piece.function is not None else None
     here = None if index is None else log.calls_by_wire_index.get(index)
     if here is not None and not id_ and not name:
-        return here  # a row of the table, and nearly every piece there is
+        return here  # as in the table; nearly every piece is of this kind
     target = TARGETS[_index_of(index, here), _id_of(id_, here, log), bool(name)]
     call: ToolCallLog | None = None
     match target:
@@ -50,7 +50,7 @@ def find_call(log: ChoiceLog, piece: ToolCallDelta) -> ToolCallLog | None:
 def open_call(
     log: ChoiceLog, piece: ToolCallDelta, position: int, tools: Mapping[str, ValueReader[Any]]
 ) -> ToolCallLog:
-    """Begin a call, at the index its server gave it, or the next free one if that is taken."""
+    """Open a call at the index that the server sent, or at the next free one if that is taken."""
     index = piece.index
     if index is None or index in log.calls_by_index:
         index = log.next_call_index
@@ -61,7 +61,7 @@ def open_call(
 
 
 def add_piece(log: ChoiceLog, call: ToolCallLog, piece: ToolCallDelta, position: int) -> str:
-    """Take over what a piece says; returns what it added to the arguments."""
+    """Add a piece to its call; returns what it added to the arguments."""
     if piece.index is not None:
         log.calls_by_wire_index[piece.index] = call
     if piece.id:
@@ -84,12 +84,12 @@ def add_piece(log: ChoiceLog, call: ToolCallLog, piece: ToolCallDelta, position:
 def is_done(call: ToolCallLog, occasion: Occasion) -> bool:
     """Whether a call is done."""
     if occasion is Occasion.NEXT_CALL and not call.may_be_all():
-        return False  # the table says so, too, but this is asked often and must take no time
+        return False  # as in the table, which takes longer
     return IS_DONE[call.arguments_form(), occasion]
 
 
 def occasion_at_end(log: ChoiceLog) -> Occasion:
-    """On which occasion the calls of a choice are looked at once the stream is over."""
+    """The occasion at the end of the stream: whether the model was stopped."""
     return Occasion.CUT_SHORT if log.stop.is_cut_short else Occasion.STREAM_OVER
 
 
@@ -98,7 +98,7 @@ def calls_in_order(log: ChoiceLog) -> list[ToolCallLog]:
     return sorted(log.calls, key=lambda call: call.index)
 
 
-# The facts that the tables ask for.
+# The keys of the tables.
 
 
 def _index_of(index: int | None, here: ToolCallLog | None) -> Index:

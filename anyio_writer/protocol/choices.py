@@ -1,4 +1,4 @@
-"""What the parts of one choice's delta add, and which events that makes."""
+"""What the parts of a choice's delta add, and the events for it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def add_text(
 def add_reasoning(
     total: Accumulator, log: ChoiceLog, delta: ChoiceDelta, events: Events | None
 ) -> None:
-    """Add what a delta brings of the reasoning. Some servers send it under both names."""
+    """Add the reasoning in a delta. Some servers send it under both names."""
     if piece := delta.reasoning_content:
         key = "reasoning_content"
     else:
@@ -91,7 +91,7 @@ def add_data(total: Accumulator, log: ChoiceLog, delta: ChoiceDelta) -> None:
 def add_logprobs(
     total: Accumulator, log: ChoiceLog, logprobs: ChoiceLogprobs, events: Events | None
 ) -> None:
-    """Add tokens."""
+    """Add the log probabilities of tokens."""
     if tokens := logprobs.content:
         log.logprobs_content = log.logprobs_content.extend(tokens, total.position)
         if events is not None:
@@ -122,11 +122,11 @@ def add_calls(
         total: What has arrived so far.
         log: The choice.
         pieces: Its pieces.
-        events: Where the events go.
-        check_new: Called before a call is begun.
+        events: The list that the events are appended to; None for no events.
+        check_new: Called before a call is opened. It may raise.
 
     Returns:
-        The calls that may have become done by this; empty if the pieces brought nothing.
+        The calls that may be done now; empty if the pieces added nothing.
     """
     touched: list[ToolCallLog] = []
     for piece in pieces:
@@ -154,21 +154,21 @@ def _call_delta(
     return event
 
 
-# What is done.
+# Done events.
 
 
 def add_done_events(
     total: Accumulator, log: ChoiceLog, occasion: Occasion, events: Events | None
 ) -> None:
-    """The choice is over: one event for each thing of it that has begun and is not done yet."""
+    """Add the done events of a choice that is over, for each part that has begun and has none."""
     if log.ended_at is None:
         log.ended_at = total.position
     for name, make_event in _DONE_EVENTS.items():
-        thing: TextLog | ItemLog[Any] = getattr(log, name)
-        if thing and not thing.done:
-            thing.done = True
+        part: TextLog | ItemLog[Any] = getattr(log, name)
+        if part and not part.done:
+            part.done = True
             if events is not None:
-                event = make_event(log.index, thing.at())
+                event = make_event(log.index, part.at())
                 set_origin(event, (total, total.position, b""))
                 events.append(event)
     for call in calls_in_order(log):
@@ -179,7 +179,7 @@ def add_done_events(
 def add_early_done_events(
     total: Accumulator, log: ChoiceLog, touched: list[ToolCallLog], events: Events | None
 ) -> None:
-    """The last call to have begun may go on; the others are done when they are whole."""
+    """Add the done events of calls that are whole. The latest call may go on, so it gets none."""
     for call in touched:
         if call is not log.calls[-1] and call.done_at is None:
             if is_done(call, Occasion.NEXT_CALL):
@@ -187,7 +187,7 @@ def add_early_done_events(
 
 
 def mark_done(total: Accumulator, log: ChoiceLog, call: ToolCallLog, events: Events | None) -> None:
-    """Record that a call is done."""
+    """Record that a call is done, and add its done event."""
     total.position += 1  # what this adds is not in the snapshots of earlier events
     added = call.settle_empty_object(total.position)
     if added and events is not None:
@@ -200,7 +200,7 @@ def mark_done(total: Accumulator, log: ChoiceLog, call: ToolCallLog, events: Eve
 def call_event(
     total: Accumulator, log: ChoiceLog, call: ToolCallLog
 ) -> FunctionToolCallArgumentsDoneEvent:
-    """The event of a call that is done; or, of one that was cut off, the same without being one."""
+    """The done event of a call, or a record in the same form of one that was cut off."""
     position = total.position if call.done_at is None else call.done_at
     event = FunctionToolCallArgumentsDoneEvent(
         choice_index=log.index,

@@ -41,9 +41,9 @@ class ParsedFunctionToolCall(msgspec.Struct, frozen=True):
     """One tool call.
 
     Attributes:
-        index: Its place among the calls of its choice; calls are sorted by it.
+        index: Its position among the calls of its choice, which are sorted by it.
         id: What a ``tool`` message names in ``tool_call_id``; "" if the server gave none.
-        extra_content: What Gemini's compatible API wants sent back.
+        extra_content: What Gemini's compatible API requires back in the next request.
     """
 
     index: int
@@ -115,8 +115,8 @@ class ParsedChatCompletion(msgspec.Struct, Generic[T], frozen=True):
     Attributes:
         id: The id of the first chunk that had one.
         choices: Sorted by index.
-        created: Seconds since 1970 as the server said, which some take as milliseconds.
-        usage: The last usage that came, or None: unknown is never 0.
+        created: Seconds since 1970. Some servers send milliseconds.
+        usage: The token counts; None if the server sent none, never 0 instead.
     """
 
     id: str = ""

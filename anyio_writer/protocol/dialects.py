@@ -49,7 +49,7 @@ def read_chunk(
     """
     error = data.get("error")
     if error or (error is not None and data.get("choices") is None):
-        return ChatCompletionChunk(error=error)  # whatever else is wrong with it
+        return ChatCompletionChunk(error=error)  # even if other fields are invalid
     choices: list[ChunkChoice] | None = None
     given = data.get("choices")
     if given is not None:
@@ -126,7 +126,7 @@ def _read_choice(choice: Any, path: str, max_tool_calls: int) -> ChunkChoice:
 
 
 def _is_empty(delta: ChoiceDelta) -> bool:
-    """Whether a delta says nothing but who speaks."""
+    """Whether a delta holds nothing but a role."""
     said = msgspec.structs.replace(
         delta, role=None, content=delta.content or None, refusal=delta.refusal or None
     )
@@ -141,7 +141,7 @@ _KNOWN: Final = frozenset(
         *("error", "index", "name", "obfuscation", "tool_call_id"),
     }
 )
-"""Fields that are read, or that say nothing."""
+"""Fields that are read elsewhere, or that carry no information."""
 
 
 def _read_delta(delta: Any, path: str, max_tool_calls: int) -> ChoiceDelta:
@@ -158,7 +158,7 @@ def _read_delta(delta: Any, path: str, max_tool_calls: int) -> ChoiceDelta:
     extra = {
         name: value
         for name, value in delta.items()
-        # Null and what is empty say nothing; 0 and false do.
+        # Null and empty values carry no information; 0 and false do.
         if name not in _KNOWN and (value or isinstance(value, int | float))
     }
     if others:
@@ -342,7 +342,7 @@ _DETAIL_COUNTS: Final = TokenDetails.__struct_fields__
 
 
 def _read(value: Any, kind: Callable[..., T]) -> T | None:
-    """A value that an answer can do without: None if it has the wrong type."""
+    """An optional value; None if it has the wrong type."""
     if value is None:
         return None
     try:

@@ -360,7 +360,7 @@ ChatCompletionStreamEvent: TypeAlias = (
     | FunctionToolCallArgumentsDeltaEvent
     | FunctionToolCallArgumentsDoneEvent
 )
-"""Everything a stream yields; ``type`` tells which, for people and for type checkers."""
+"""Every event of a stream. ``type`` says which it is, also to type checkers."""
 
 EVENT_TYPES: Final = frozenset(
     get_origin(member) or member for member in get_args(ChatCompletionStreamEvent)

@@ -79,7 +79,7 @@ class JSONExtent:
         self._sub = re.compile(_STRING).sub  # at the first text; ``re`` keeps it
         self._has_begun = False  # whether a bracket or a quote has come
         self._depth = 0
-        self._string = ""  # what stands for the string that the next piece continues
+        self._string = ""  # an open quote, and a backslash if its escape is open
 
     def feed(self, piece: str) -> None:
         """Take the next piece of the text."""

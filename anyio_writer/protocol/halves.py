@@ -17,12 +17,12 @@ _Key = tuple[Any, str, Any]  # the choice, the field, the call
 
 
 class SurrogateHalves:
-    """The first halves that wait for their second one."""
+    """Keeps first halves until their second halves come."""
 
-    __slots__ = ("waiting",)
+    __slots__ = ("pending",)
 
     def __init__(self) -> None:
-        self.waiting: Final[dict[_Key, str]] = {}
+        self.pending: Final[dict[_Key, str]] = {}
 
     def join(self, data: dict[str, Any], raw: Any, *, keep: bool) -> None:
         """Put whole characters into the texts of a payload.
@@ -46,14 +46,14 @@ class SurrogateHalves:
                     key = (index, "arguments", _key(call.get("index")))
                     self._join_text(function, source, "arguments", key, keep=keep)
 
-    def take_texts(self) -> list[tuple[int, str]]:
-        """The choices and the logs of the texts whose second half never came."""
+    def flush(self) -> list[tuple[int, str]]:
+        """Give up on the pending halves; returns the choice and the name of each text."""
         texts = [
             (index if isinstance(index, int) else 0, name.removesuffix("_content"))
-            for index, name, _ in self.waiting
+            for index, name, _ in self.pending
             if name in _TEXTS
         ]
-        self.waiting.clear()
+        self.pending.clear()
         return texts
 
     def _join_text(
@@ -61,17 +61,17 @@ class SurrogateHalves:
     ) -> None:
         text = source.get(name)
         if not isinstance(text, str):
-            if text is not None or keep or key not in self.waiting:
+            if text is not None or keep or key not in self.pending:
                 return
-            text = ""  # nothing completes it any more
-        if first := self.waiting.pop(key, ""):
+            text = ""  # too late for a second half
+        if first := self.pending.pop(key, ""):
             if "\udc00" <= text[:1] <= "\udfff":
                 first = (first + text[0]).encode("utf-16", "surrogatepass").decode("utf-16")
                 text = text[1:]
             text = first + text
         # The JSON decoder has joined the pairs within the text.
         if keep and "\ud800" <= text[-1:] <= "\udbff":
-            self.waiting[key] = text[-1]
+            self.pending[key] = text[-1]
             text = text[:-1]
         target[name] = _LONE.sub("\ufffd", text)
 

@@ -89,7 +89,7 @@ def arguments_param(arguments: Any) -> str:
 
 
 def object_text(text: str) -> str:
-    """The JSON of an object, out of what models write in its place.
+    """The JSON of an object, from what models write instead of it.
 
     Some write nothing or null where there are no arguments, others the object's JSON in a string.
     """
@@ -98,6 +98,6 @@ def object_text(text: str) -> str:
         try:
             text = msgspec.json.decode(mend_text(text.encode(errors="replace")), type=str)
         except msgspec.DecodeError:
-            return text  # whoever decodes it says what is wrong
+            return text  # decoding it raises the error
         text = text.strip(_SPACE)
     return "{}" if text in ("", "null") else text

@@ -1,4 +1,4 @@
-"""JSON of no known shape: the bodies of errors, and what is shown of a payload to people."""
+"""JSON of unknown shape: the bodies of errors, and excerpts of payloads for messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN_BYTES: Final = 1900
 
 def parse_json(payload: bytes) -> Any:
     """A payload decoded as JSON, else as text."""
-    # What is nested without end could not be printed, copied or searched for its message.
+    # Values nested very deeply could not be printed, copied or searched for a message.
     if not is_deeper_than(payload, MAX_DEPTH):
         try:
             return load_json(mend_text(payload))
@@ -56,7 +56,7 @@ def _read_int(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 
-# The patterns here are seldom needed; ``re`` compiles them then, and keeps what it compiled.
+# The patterns here are rarely needed. ``re`` compiles them on first use and caches them.
 _HALF: Final = rb"\\u[dD][89a-fA-F]"
 _HIGH: Final = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
 _LOW: Final = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -121,12 +121,12 @@ def is_array(value: Any) -> TypeGuard[list[Any]]:
     return isinstance(value, list)
 
 
-# Where the known servers put the sentence, the likelier places first.
+# The keys under which servers put the message, the likelier ones first.
 _SENTENCE_KEYS: Final = ("error", "message", "description", "errors", "detail", "details")
 
 
 def error_message(body: Any) -> str:
-    """The sentence in an error's body, whichever of the known forms it has."""
+    """The message in an error's body, in any of the known forms."""
     inner = body
     while inner:
         body = inner

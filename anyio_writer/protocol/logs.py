@@ -4,7 +4,7 @@ Each log holds what was added and when; time is a counter, the position. Adding 
 Reading as of a position looks up how much had been added by then. That makes every snapshot exact
 however late it is read, and free until it is read.
 
-Of the dozen things that an answer may hold, most never come. So there is one empty log of each
+An answer may hold a dozen things, and most of them never come. So there is one empty log of each
 kind for all answers (``NO_TEXT``, ``NO_ITEMS``, ``NEVER``, ``NO_DATA``), which never changes: what
 adds to a log returns the log to be kept, a new one the first time::
 
@@ -123,7 +123,7 @@ NO_ITEMS: Final[ItemLog[Any]] = ItemLog()
 
 
 class LatestLog(Generic[V]):
-    """A value that is replaced now and then. Most are set once or never."""
+    """A value that may be replaced. Most are set once or never."""
 
     __slots__ = (
         "_earlier",
@@ -166,7 +166,7 @@ class DataLog(LatestLog[D]):
     __slots__ = ()
 
     def merge(self, data: D, position: int) -> Self:
-        """Take over the fields of ``data`` that say something."""
+        """Set the fields that are not empty in ``data``."""
         if self.value is None:
             return self.set(data, position)
         said = {name: value for name in data.__struct_fields__ if (value := getattr(data, name))}
@@ -185,7 +185,7 @@ class UsageLog(LatestLog[Usage]):
     __slots__ = ()
 
     def merge(self, usage: Usage, position: int) -> Self:
-        """Take over the counts that are known."""
+        """Set the counts that are known in ``usage``."""
         if self.value is not None:
             usage = self.value.merge(usage)
         elif usage == _NO_COUNTS:
@@ -224,7 +224,7 @@ class ExtraLog:
 
 
 class Value:
-    """What a text says as a value, read once for each length that the text has had."""
+    """The value of a text, decoded once for each length of the text."""
 
     __slots__ = (
         "_error",

@@ -69,8 +69,8 @@ class ChunkParser:
         "_max_choices",
         "_max_depth",
         "_max_tool_calls",
+        "_pending_halves",
         "_short",
-        "_waiting_halves",
     )
 
     def __init__(
@@ -82,13 +82,13 @@ class ChunkParser:
         joins_halves: bool = True,
     ) -> None:
         self._max_depth = max_depth
-        # Two bytes a level are the least that valid JSON needs, so short payloads need no look.
+        # Valid JSON needs at least two bytes a level, so short payloads are not checked.
         self._short = 2 * max_depth
         self._max_choices = max_choices
         self._max_tool_calls = max_tool_calls
         self._joins_halves = joins_halves
         self._halves = SurrogateHalves()
-        self._waiting_halves: Final = self._halves.waiting
+        self._pending_halves: Final = self._halves.pending
 
     def parse(self, payload: bytes) -> ChatCompletionChunk:
         """Decode one payload.
@@ -99,7 +99,7 @@ class ChunkParser:
         """
         if len(payload) > self._short and is_deeper_than(payload, self._max_depth):
             raise _invalid(payload, f"it is nested more than {self._max_depth} levels deep")
-        if self._waiting_halves or (
+        if self._pending_halves or (
             len(payload) > self._short and re.search(_SLOW_NUMBER, payload)
         ):
             return self._parse_slowly(payload)
@@ -118,9 +118,9 @@ class ChunkParser:
             return self._parse_slowly(payload)
         return chunk
 
-    def take_halves(self) -> list[tuple[int, str]]:
-        """The choices and texts that ended with half a surrogate pair, which never came whole."""
-        return self._halves.take_texts()
+    def flush_halves(self) -> list[tuple[int, str]]:
+        """The choices and texts that end with half a surrogate pair; the other half never came."""
+        return self._halves.flush()
 
     def _parse_slowly(self, payload: bytes) -> ChatCompletionChunk:
         self._check_outline(payload)
@@ -135,7 +135,7 @@ class ChunkParser:
             raise _invalid(payload, "it is nested too deeply") from exc
 
     def _check_outline(self, payload: bytes) -> None:
-        """Refuse what cannot be read before there is a Python object for each part of it."""
+        """Raise if it cannot be a chunk, before each of its parts becomes a Python object."""
         try:
             if bytes(_decode_error(payload).error) in _NO_ERROR:  # else only the error counts
                 choices = _decode_outline(payload).choices or ()
@@ -156,7 +156,7 @@ class ChunkParser:
         if has_halves(payload):
             raw = load_json(payload.decode(errors="replace").encode())
             self._halves.join(data, raw, keep=self._joins_halves)
-        elif self._waiting_halves:
+        elif self._pending_halves:
             self._halves.join(data, data, keep=self._joins_halves)
         return data
 

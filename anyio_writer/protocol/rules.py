@@ -7,7 +7,7 @@ Each table answers one question, and docs/architecture.md shows it in the same o
 * which call a piece belongs to (``TARGETS``),
 * when a call is done (``IS_DONE``).
 
-The engine looks up, and decides nothing by itself.
+The state machine only looks up; it decides nothing by itself.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ def _squeeze(reason: str) -> str:
 
 
 def is_finish_reason(reason: str | None) -> bool:
-    """Whether there is a finish reason: empty ones and "null" are none."""
+    """Whether it is a finish reason. Empty text and "null" are not."""
     return reason is not None and bool(reason.strip()) and _squeeze(reason) not in _NO_REASON
 
 
 def stop_of(reason: str | None) -> Stop:
-    """What a finish reason means, in whichever API's words; unknown ones are an ordinary end."""
+    """What a finish reason means in the words of any API; unknown words mean an ordinary end."""
     return _STOPS.get(_squeeze(reason or ""), Stop.END)
 
 
@@ -111,7 +111,7 @@ class Step(Enum):
 
     @property
     def is_late(self) -> bool:
-        """Whether it shows that an earlier finish reason was none."""
+        """Whether it shows that an earlier finish reason did not end the choice."""
         return self in (Step.LATE_CONTENT, Step.LATE_CONTENT_AND_REASON)
 
 
@@ -196,43 +196,43 @@ TARGETS: Final[dict[tuple[Index, ID, bool], Target]] = {
     (Index.MISSING, ID.MISSING, True): Target.LAST,
     (Index.MISSING, ID.OTHER, False): Target.WITH_ID,
     (Index.MISSING, ID.OTHER, True): Target.WITH_ID,
-    (Index.MISSING, ID.NEW, False): Target.LAST,  # some make up an id for each piece
+    (Index.MISSING, ID.NEW, False): Target.LAST,  # some servers send a new id in each piece
     (Index.MISSING, ID.NEW, True): Target.OPEN,
-    (Index.NEW, ID.MISSING, False): Target.LAST,  # some count pieces instead of calls
+    (Index.NEW, ID.MISSING, False): Target.LAST,  # some servers count pieces instead of calls
     (Index.NEW, ID.MISSING, True): Target.OPEN,
     (Index.NEW, ID.OTHER, False): Target.WITH_ID,
-    (Index.NEW, ID.OTHER, True): Target.OPEN,  # some give all calls the same id
+    (Index.NEW, ID.OTHER, True): Target.OPEN,  # some servers send one id for all calls
     (Index.NEW, ID.NEW, False): Target.OPEN,
     (Index.NEW, ID.NEW, True): Target.OPEN,
     (Index.KNOWN, ID.MISSING, False): Target.AT_INDEX,
     (Index.KNOWN, ID.MISSING, True): Target.AT_INDEX,
     (Index.KNOWN, ID.SAME, False): Target.AT_INDEX,
     (Index.KNOWN, ID.SAME, True): Target.AT_INDEX,
-    (Index.KNOWN, ID.OTHER, False): Target.WITH_ID,  # some give all calls the same index
+    (Index.KNOWN, ID.OTHER, False): Target.WITH_ID,  # some servers send one index for all calls
     (Index.KNOWN, ID.OTHER, True): Target.WITH_ID,
     (Index.KNOWN, ID.LATE, False): Target.AT_INDEX,
     (Index.KNOWN, ID.LATE, True): Target.AT_INDEX,
-    (Index.KNOWN, ID.NEW, False): Target.AT_INDEX,  # some make up an id for each piece
+    (Index.KNOWN, ID.NEW, False): Target.AT_INDEX,  # some servers send a new id in each piece
     (Index.KNOWN, ID.NEW, True): Target.UNFINISHED,
 }
-"""Where a piece goes. If there is no such call, or the piece begins the next one
-(``NEXT``), it opens a new one."""
+"""Where a piece goes. It opens a new call if there is no such call, or if it begins the next one
+(``BEGINS_NEXT``)."""
 
 
 class Progress(Enum):
-    """How far the arguments of the call have come that a piece with a name is for."""
+    """How complete the arguments are in the call that a piece with a name would continue."""
 
-    NONE = "none, or an empty object that may stand for none"
+    NONE = "none, or an empty object, which may be a placeholder"
     BEGUN = "begun"
     WHOLE = "one whole JSON value"
 
 
 class Adds(Enum):
-    """What a piece with a name says of the arguments."""
+    """What a piece with a name adds to the arguments."""
 
-    NOTHING = "none"
-    REPETITION = "the call's arguments once more"
-    MORE = "others"
+    NOTHING = "nothing"
+    REPETITION = "the same arguments again"
+    MORE = "other arguments"
 
 
 BEGINS_NEXT: Final[dict[tuple[Progress, bool, Adds], bool]] = {
@@ -249,14 +249,14 @@ BEGINS_NEXT: Final[dict[tuple[Progress, bool, Adds], bool]] = {
     (Progress.BEGUN, False, Adds.NOTHING): False,
     (Progress.BEGUN, False, Adds.REPETITION): False,
     (Progress.BEGUN, False, Adds.MORE): False,
-    (Progress.WHOLE, True, Adds.NOTHING): False,  # some repeat the name in each piece
+    (Progress.WHOLE, True, Adds.NOTHING): False,  # some servers repeat the name in each piece
     (Progress.WHOLE, True, Adds.REPETITION): False,
     (Progress.WHOLE, True, Adds.MORE): True,
     (Progress.WHOLE, False, Adds.NOTHING): True,
     (Progress.WHOLE, False, Adds.REPETITION): True,
     (Progress.WHOLE, False, Adds.MORE): True,
 }
-"""Whether a piece with a name begins the next call instead of going on with the one it is for."""
+"""Whether a piece with a name begins the next call instead of continuing this one."""
 
 
 # When a call is done.
@@ -272,7 +272,7 @@ class Arguments(Enum):
 
 
 class Occasion(Enum):
-    """When it is asked whether a call is done."""
+    """When the state machine checks whether a call is done."""
 
     NEXT_CALL = "another call of the choice has begun"
     CHOICE_OVER = "the choice is over"

@@ -47,7 +47,7 @@ class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class SSEDecoder:
-    """Takes bytes cut anywhere and gives the events they complete. No I/O, no clock.
+    """Decodes bytes, cut anywhere, into the events that they complete. No I/O, no clock.
 
     Lines end with LF, CR LF or CR and with nothing else: JSON may hold U+2028 and its like. A
     lone CR ends its line at once, since waiting for a possible LF would hold the newest token
@@ -66,7 +66,7 @@ class SSEDecoder:
         self.last_event_id: str = last_event_id
         """The id of the last block that was ended by a blank line."""
         self.reconnection_time: int | None = None
-        """What ``retry`` asked for, in milliseconds."""
+        """The value of the last ``retry`` field, in milliseconds."""
         self._id = last_event_id  # of the block being read
         self._event = ""
         # One buffer each: a list of many short pieces takes many times their length in memory.
@@ -80,7 +80,7 @@ class SSEDecoder:
         """What the next call of ``feed`` will raise."""
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes of the body and return the events they complete.
+        """Decode the next bytes of the body and return the events that they complete.
 
         An event is returned as soon as the last byte of its blank line is in. When good events
         and then something over the limit come in one piece, the events are returned and the next
@@ -109,12 +109,12 @@ class SSEDecoder:
             self._after_cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         else:
-            data = self._take_plain_events(data, events)
+            data = self._feed_plain_events(data, events)
         try:
             self._feed_lines(self._skip_short_lines(self._skip_blank_lines(data)), events)
         except ResponseTooLargeError as exc:
             self.error = exc
-            self._take_line()
+            self._pop_line()
             self._between = False
             if not events:
                 raise
@@ -125,12 +125,11 @@ class SSEDecoder:
         return events
 
     def feed_plain(self, data: bytes) -> bytes | None:
-        """Take ``data: ...``, a blank line and nothing else, which is how most servers write.
+        """Decode ``data: ...``, a blank line and nothing else, which is what most servers send.
 
         Returns:
-            The data of that one event, whose name is "message"; None if the bytes are anything
-            else, or come in the middle of something: then nothing was taken, and ``feed`` is what
-            takes them.
+            The data of that one event, whose name is "message". None if the bytes are anything
+            else, or continue a line or an event; pass them to ``feed`` then.
         """
         if (
             self._between
@@ -144,8 +143,8 @@ class SSEDecoder:
             return payload
         return None
 
-    def _take_plain_events(self, data: bytes, events: list[ServerSentEvent]) -> bytes:
-        """``feed_plain`` for a piece that begins with several events; returns what is left."""
+    def _feed_plain_events(self, data: bytes, events: list[ServerSentEvent]) -> bytes:
+        """``feed_plain`` for a piece that begins with several events; returns the rest."""
         if self._data is not None or self._event:
             return data
         if self._line_bytes + len(data) > self.max_event_bytes:
@@ -157,7 +156,7 @@ class SSEDecoder:
             if lines.readline() != b"\n" or bytes(self._line.getbuffer()[:6]) != b"data: ":
                 return data
             self._line.write(last[:-1])
-            events.append(ServerSentEvent(self._take_line()[6:], "message", self._id))
+            events.append(ServerSentEvent(self._pop_line()[6:], "message", self._id))
             taken = lines.tell()
         for line, blank in zip(lines, lines, strict=False):
             if blank != b"\n" or not line.startswith(b"data: "):
@@ -169,7 +168,7 @@ class SSEDecoder:
         return data[taken:]
 
     def _skip_blank_lines(self, data: bytes) -> bytes:
-        """Pass over blank lines that end no block: some servers keep connections alive so."""
+        """Skip blank lines that end no block. Some servers send them as keep-alives."""
         if self._data is not None or self._event or self._line_bytes:
             return data
         rest = data.lstrip(b"\n")
@@ -178,9 +177,9 @@ class SSEDecoder:
         return rest
 
     def _skip_short_lines(self, data: bytes) -> bytes:
-        """Drop lines that say nothing where there are very many: each takes as long as a long one.
+        """Remove lines without effect if there are very many: each costs as much as a long one.
 
-        These are lines that are ignored, and blank lines behind a blank line.
+        These are ignored lines, and blank lines after a blank line.
         """
         if data.count(b"\n") * _SHORT_LINE < len(data) or len(data) > self.max_event_bytes:
             return data
@@ -207,13 +206,13 @@ class SSEDecoder:
 
     def _feed_start(self, head: bytes) -> list[ServerSentEvent]:
         if len(head) < len(_BOM) and _BOM.startswith(head):
-            self._mark = head  # may yet turn out to be one
+            self._mark = head  # it may still become a BOM
             return []
         self._mark = None
         self._between = True
         return self.feed(head.removeprefix(_BOM))
 
-    def _take_line(self) -> bytes:
+    def _pop_line(self) -> bytes:
         line = self._line.getvalue()
         self._line = BytesIO()
         self._line_bytes = 0
@@ -230,7 +229,7 @@ class SSEDecoder:
             line = piece[:-1]
             if self._line_bytes:
                 self._line.write(line)
-                line = self._take_line()
+                line = self._pop_line()
             if not line:
                 self._end_block(events)
                 continue
@@ -308,7 +307,7 @@ _UNDECIDED: Final = rb"(?:\xef\xbb?|(?:[A-Za-z][\w.-]{0,63})?)\Z"
 
 
 class EventStreamDetector:
-    """Tells from the first bytes of a body whether it can be an event stream.
+    """Decides from the first bytes of a body whether it can be an event stream.
 
     Its first line that is not blank must be able to begin a field or a comment. The content type
     decides nothing: servers mislabel both ways. Blank lines are neither kept nor looked at twice.
@@ -326,7 +325,7 @@ class EventStreamDetector:
         """The body so far, from its first line that is not blank; empty for an event stream."""
 
     def feed(self, data: bytes) -> bool | None:
-        """Take the next bytes of the body; returns the verdict, which is not taken back."""
+        """Add the next bytes of the body; returns the verdict, which is final."""
         if self.verdict is not None:
             return self.verdict
         head = self.head + data

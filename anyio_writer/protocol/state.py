@@ -44,9 +44,9 @@ _SHOWN_CHOICES: Final = 8
 
 
 class ChatCompletionStreamState(Machine, Generic[T]):
-    """Adds up the chunks of one stream and says what each of them means.
+    """Adds up the chunks of one stream, and returns the events of each.
 
-    Drive it with anything that brings payloads::
+    Use it with any source of payloads::
 
         state = ChatCompletionStreamState()
         for sse in decoder.feed(data):
@@ -61,13 +61,13 @@ class ChatCompletionStreamState(Machine, Generic[T]):
         max_depth: How deeply a payload may be nested.
         max_choices: How many choices the answer may hold.
         max_tool_calls: How many tool calls the answer may hold.
-        response_format: What the text of a choice is read with, if it is to be parsed; for
-            example a ``ResponseType``.
-        tools: What the arguments of calls are read with, by the name of the function; for example
-            what ``function_tool`` makes.
+        response_format: Reads the text of a choice, if it is to be parsed: a ``ResponseType``, for
+            example.
+        tools: Read the arguments of calls, by the name of the function: tools made with
+            ``function_tool``, for example.
 
     Raises:
-        InvalidParameterError: ``n`` is no whole number, or below 1.
+        InvalidParameterError: ``n`` is not a whole number, or is below 1.
     """
 
     def __init__(
@@ -97,19 +97,19 @@ class ChatCompletionStreamState(Machine, Generic[T]):
         )
         self._parse: Final = self._parser.parse
 
-    # What a caller drives it with.
+    # Input.
 
     def handle_chunk(
         self, chunk: ChatCompletionChunk | ServerSentEvent | bytes | str
     ) -> list[ChatCompletionStreamEvent[T]]:
-        """Take one chunk, or the payload of one event, and return the events it gives rise to.
+        """Add one chunk, or the payload of one event, and return its events.
 
         A payload may also be ``[DONE]``, empty, or a re-wrapped comment (``: ping``).
 
         Raises:
             APIStreamError: The payload reports an error.
             APIResponseValidationError: The payload cannot be understood.
-            TypeError: It is something else.
+            TypeError: The argument is of another type.
         """
         events: _Events = []
         if isinstance(chunk, ChatCompletionChunk):
@@ -131,7 +131,7 @@ class ChatCompletionStreamState(Machine, Generic[T]):
         if self.done_received:
             return
         try:
-            self._take(chunk, msgspec.json.encode(chunk), events)
+            self._apply_chunk(chunk, msgspec.json.encode(chunk), events)
         except APIError as exc:
             exc.completion = self.completion_so_far
             raise
@@ -139,11 +139,11 @@ class ChatCompletionStreamState(Machine, Generic[T]):
     def feed(
         self, source: Iterable[ServerSentEvent], events: list[ChatCompletionStreamEvent[Any]] | None
     ) -> None:
-        """Take server-sent events in bulk.
+        """Add any number of server-sent events.
 
         Args:
-            source: What the decoder gave.
-            events: Where the events go. With None none are made: only the result is kept.
+            source: The events that the decoder returned.
+            events: The list that events are appended to. With None, no events are made.
 
         Raises:
             APIError: As ``handle_chunk``; ``events`` then holds what came before, and the error
@@ -156,9 +156,9 @@ class ChatCompletionStreamState(Machine, Generic[T]):
                 if sse.event != "message":
                     self._handle_named(sse, events)
                 elif sse.data.startswith(b"{"):
-                    self._take(self._parse(sse.data), sse.data, events)
+                    self._apply_chunk(self._parse(sse.data), sse.data, events)
                 else:
-                    self._handle_odd(sse.data, events)
+                    self._handle_other(sse.data, events)
         except APIError as exc:
             exc.completion = self.completion_so_far
             raise
@@ -166,20 +166,20 @@ class ChatCompletionStreamState(Machine, Generic[T]):
     def feed_data(
         self, payload: bytes, events: list[ChatCompletionStreamEvent[Any]] | None
     ) -> None:
-        """``feed`` for one event without a name, of which only the data is there."""
+        """``feed`` for the data of one event without a name."""
         if self.done_received:
             return
         try:
             if payload.startswith(b"{"):
-                self._take(self._parse(payload), payload, events)
+                self._apply_chunk(self._parse(payload), payload, events)
             else:
-                self._handle_odd(payload, events)
+                self._handle_other(payload, events)
         except APIError as exc:
             exc.completion = self.completion_so_far
             raise
 
     def finish(self) -> list[ChatCompletionStreamEvent[T]]:
-        """Say that nothing more will come; returns the done events that were still due.
+        """End the stream; returns the done events that are still due.
 
         Raises:
             StreamTruncatedError: The answer is not complete.
@@ -190,7 +190,7 @@ class ChatCompletionStreamState(Machine, Generic[T]):
                 raise self.truncated_error()
         total = self._accumulator
         total.position += 1  # what is done now was not yet in earlier snapshots
-        for index, name in self._parser.take_halves():
+        for index, name in self._parser.flush_halves():
             if (log := total.choices.get(index)) is not None:
                 add_text(total, log, name, "\ufffd", events)
         for log in self._sorted_choices():
@@ -198,17 +198,17 @@ class ChatCompletionStreamState(Machine, Generic[T]):
         return events
 
     def truncated_error(self) -> StreamTruncatedError:
-        """What ``finish`` raises: it says what is missing."""
+        """The error that ``finish`` raises. Its message says what is missing."""
         return StreamTruncatedError(
             f"The response ended before the answer did: {self._what_is_missing()}.",
             completion=self.completion_so_far,
         )
 
-    # What it knows.
+    # State.
 
     @property
     def parse_error(self) -> APIError | None:
-        """What is wrong with a complete answer that had to be parsed; None if nothing is."""
+        """Why a complete answer could not be parsed; None if it could, or did not have to be."""
         for choice in self._sorted_choices():
             if (error := parse_error_of(choice)) is not None:
                 error.completion = self.completion_so_far
@@ -237,18 +237,18 @@ class ChatCompletionStreamState(Machine, Generic[T]):
 
     @property
     def is_settled(self) -> bool:
-        """Whether the answer is complete as far as finish reasons can be believed.
+        """Whether the answer is complete, and its finish reasons can be trusted.
 
-        What is left is the usage and the end of the response, so there is no need to wait long.
-        A finish reason is not believed if content came after one, nor if all that came before it
-        is reasoning: some servers put one on every chunk.
+        Only the usage and the end of the response may follow, so a short wait is enough. Finish
+        reasons are not trusted if content came after one, or if only reasoning came before it:
+        some servers put one on every chunk.
         """
         if not self.all_finished or self._reasons is Reasons.UNRELIABLE:
             return False
         return self._has_answer or self._reasons is Reasons.RELIABLE
 
     def done_calls(self) -> list[FunctionToolCallArgumentsDoneEvent]:
-        """The calls that are done, as the events that said so."""
+        """The done events of all calls that are done."""
         return [
             call_event(self._accumulator, choice, call)
             for choice, call in self._calls()
@@ -256,9 +256,9 @@ class ChatCompletionStreamState(Machine, Generic[T]):
         ]
 
     def cut_off_calls(self) -> list[FunctionToolCallArgumentsDoneEvent]:
-        """The calls that are not done. After ``finish`` these are the ones that were cut off.
+        """The calls that are not done. After ``finish``, these are the calls that were cut off.
 
-        They have the form of the events that they did not get. Their arguments are incomplete.
+        They have the form of done events, with the arguments as far as they came.
         """
         return [
             call_event(self._accumulator, choice, call)
@@ -306,12 +306,12 @@ class ChatCompletionStreamState(Machine, Generic[T]):
 
     # Payloads.
 
-    def _handle_odd(self, payload: bytes, events: _Events | None) -> None:
+    def _handle_other(self, payload: bytes, events: _Events | None) -> None:
         text = payload.strip()
         if text == _DONE:
             self.done_received = True
         elif text and not text.startswith(b":"):
-            self._take(self._parse(payload), payload, events)
+            self._apply_chunk(self._parse(payload), payload, events)
 
     def _handle_named(self, sse: ServerSentEvent, events: _Events | None) -> None:
         if sse.event == "error":
@@ -328,7 +328,7 @@ class ChatCompletionStreamState(Machine, Generic[T]):
         except APIResponseValidationError:
             return  # some other kind of event
         if chunk.is_error or chunk.choices is not None or chunk.usage is not None:
-            self._take(chunk, sse.data, events)
+            self._apply_chunk(chunk, sse.data, events)
 
     # What is missing.
 

@@ -1,4 +1,4 @@
-"""What a text that holds JSON means: the side of the stream of what ``structured`` knows."""
+"""The interface through which a stream reads JSON text as values; ``structured`` implements it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ValueReader(Protocol[T_co]):
         ...
 
     def partial(self, text: str) -> Any:
-        """What the start of a text says so far, in plain lists and dicts; None before it does.
+        """What the start of a text says for certain, in lists and dicts; None if that is nothing.
 
-        Nothing in it is contradicted by what the whole text says. Never raises.
+        The rest of the text only adds to it. Never raises.
         """
         ...

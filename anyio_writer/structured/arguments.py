@@ -15,7 +15,7 @@ import msgspec
 
 
 class ArgumentsBase(msgspec.Struct, frozen=True, kw_only=True):
-    """What the types of all tools' arguments have in common."""
+    """The base of the types of all tools' arguments."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return restore_arguments, (_KEYS[type(self)], _fields_of(self))
@@ -32,7 +32,7 @@ _KEYS: Final[WeakKeyDictionary[type[msgspec.Struct], _Key]] = WeakKeyDictionary(
 
 
 def register_arguments(arguments_type: type[msgspec.Struct], function: str) -> None:
-    """Make a type known, so that its pickled values find it.
+    """Register a type, so that its pickled values find it.
 
     Args:
         arguments_type: The type of a tool's arguments.
@@ -44,7 +44,7 @@ def register_arguments(arguments_type: type[msgspec.Struct], function: str) -> N
 
 
 def restore_arguments(key: _Key, fields: dict[str, Any]) -> msgspec.Struct:
-    """What pickle calls. Where the tool is not known, the type has the same fields and no more."""
+    """Called by pickle. If the tool is unknown, the type is a new one with the same fields."""
     module, function, name, names = key
     if key not in _TYPES:
         with contextlib.suppress(ImportError):

@@ -16,7 +16,7 @@ from .type_names import errors_of, type_name
 
 
 def describe_for_msgspec(tp: Any, name: str) -> tuple[Schema, JSONReader]:
-    """The schema of a type, and what reads it.
+    """The schema of a type, and its reader.
 
     Raises:
         TypeError: msgspec cannot read it; the message says which field.
@@ -34,7 +34,7 @@ _TIME: Final = r"\d{2}:\d{2}:\d{2}(\.\d{1,6})?"
 _BASE64: Final = {"type": "string", "contentEncoding": "base64"}
 
 _PLAIN: Final[dict[type[mi.Type], Schema]] = {
-    # The first three leave open what a strict schema has to say, and are refused for it.
+    # A strict schema must be specific, so the first three raise later on.
     mi.AnyType: {},
     mi.RawType: {},
     mi.DictType: {"type": "object", "additionalProperties": True},
@@ -56,14 +56,14 @@ _PLAIN: Final[dict[type[mi.Type], Schema]] = {
         "pattern": r"^-?P(\d+D)?(T(\d+H)?(\d+M)?(\d+(\.\d+)?S)?)?$",
     },
     mi.UUIDType: {"type": "string", "format": "uuid"},
-    # Digits in a string: a number might pass through somebody's binary fractions.
+    # Digits in a string: a number might be turned into a float on its way.
     mi.DecimalType: {"type": "string", "pattern": r"^-?\d+(\.\d+)?$"},
     mi.ListType: {"type": "array"},
     mi.VarTupleType: {"type": "array"},
     mi.SetType: {"type": "array", "uniqueItems": True},
     mi.FrozenSetType: {"type": "array", "uniqueItems": True},
 }
-# Both formats want an offset, which msgspec does not read with tz=False.
+# Both formats require an offset, which msgspec does not read with tz=False.
 _NAIVE: Final[dict[type[mi.Type], Schema]] = {
     mi.DateTimeType: {"type": "string", "pattern": f"^{_DATE}T{_TIME}$"},
     mi.TimeType: {"type": "string", "pattern": f"^{_TIME}$"},
@@ -97,7 +97,7 @@ class _Describer:
         self._names: dict[Any, str] = {}  # a class -> its name among the definitions
 
     def schema(self, info: mi.Type, where: str) -> Schema:
-        """The schema of a type; errors name the place ``where``."""
+        """The schema of a type. ``where`` is its path, for errors."""
         match info:
             case mi.Metadata():
                 extra: Schema = info.extra_json_schema or {}  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
@@ -108,8 +108,8 @@ class _Describer:
             case mi.LiteralType():
                 return _one_of(info.values)
             case mi.TupleType():
-                places = enumerate(info.item_types)
-                return _fixed_array([self.schema(item, f"{where}[{i}]") for i, item in places])
+                items = enumerate(info.item_types)
+                return _fixed_array([self.schema(item, f"{where}[{i}]") for i, item in items])
             case (
                 mi.EnumType()
                 | mi.StructType()
@@ -138,7 +138,7 @@ class _Describer:
         name = self._names.get(info.cls)
         if name is None:
             self._names[info.cls] = name = self._free_name(info.cls)
-            self.definitions[name] = {}  # holds the place: the type may contain itself
+            self.definitions[name] = {}  # a placeholder: the type may contain itself
             self.definitions[name] = _heading(info) | self._body(info, where)
         return name
 
@@ -213,7 +213,7 @@ def _heading(info: _Named) -> Schema:
     cls = getattr(info.cls, "__origin__", info.cls)
     heading = {"title": type_name(info.cls)}
     doc = inspect.cleandoc(cls.__doc__ or "")
-    # What Python writes itself into a class without a docstring: ``Point(x: int, y: int)``.
+    # The docstring that Python generates for a class without one: ``Point(x: int, y: int)``.
     generated = doc.startswith(f"{cls.__name__}(") and doc.endswith(")")
     if doc and not (generated and isinstance(info, mi.DataclassType | mi.NamedTupleType)):
         heading["description"] = doc

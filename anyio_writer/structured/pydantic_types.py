@@ -1,6 +1,6 @@
-"""A type made of pydantic's, as a JSON schema.
+"""A type that contains pydantic's types, as a JSON schema.
 
-pydantic is not a dependency: it is imported only when a type brings it along.
+pydantic is not a dependency: it is imported only if a type uses it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HAS_FIELDS: Final = ("__dataclass_fields__", "__total__", "_fields")
 
 def made_of_pydantic(tp: Any) -> bool:
     """Whether pydantic has to read a type."""
-    # A type cannot be made of what nobody has imported.
+    # If nobody has imported pydantic, no type contains its types.
     return "pydantic" in sys.modules and any(map(_is_pydantic, _parts(tp, {})))
 
 
@@ -47,7 +47,7 @@ def _parts(tp: Any, seen: dict[int, Any]) -> Iterator[Any]:
     yield tp
     inner: list[Any] = [*typing.get_args(tp), *getattr(tp, "__metadata__", ())]
     origin = typing.get_origin(tp) or tp
-    # Names that are not there yet are for the library to complain about.
+    # pydantic or msgspec reports names that are not defined yet.
     with contextlib.suppress(Exception):
         inner += [getattr(origin, way) for way in _ALIASES if hasattr(origin, way)]
         if any(hasattr(origin, mark) for mark in _HAS_FIELDS):
@@ -57,7 +57,7 @@ def _parts(tp: Any, seen: dict[int, Any]) -> Iterator[Any]:
 
 
 def describe_for_pydantic(tp: Any, name: str) -> tuple[Schema, JSONReader]:
-    """The schema of a type, and what reads it.
+    """The schema of a type, and its reader.
 
     Raises:
         TypeError: pydantic cannot read it.
@@ -72,15 +72,14 @@ def describe_for_pydantic(tp: Any, name: str) -> tuple[Schema, JSONReader]:
 
 def _blame_first(exc: pydantic.ValidationError, payload: bytes) -> tuple[str, str]:
     first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
-    # Between keys and indices pydantic names branches of unions, and functions; only what the
-    # text has is a place in it.
+    # pydantic's path also names branches of unions and functions, which are not in the text.
     path, value = "$", parse_json(payload)
     for part in first["loc"]:
         if is_array(value) and isinstance(part, int) and part < len(value):
             path, value = f"{path}[{part}]", value[part]
         elif is_object(value) and part in value:
             path, value = f"{path}.{part}", value[str(part)]
-    if first["type"] == "missing":  # which the text has not
+    if first["type"] == "missing":  # so it is not in the text
         last = first["loc"][-1]
         path = f"{path}[{last}]" if isinstance(last, int) else f"{path}.{last}"
     others = exc.error_count() - 1

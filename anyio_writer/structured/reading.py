@@ -31,13 +31,13 @@ class JSONReader(NamedTuple):
 
 
 def read_json(text: str, reader: JSONReader, name: str, advice: str = ASK_AGAIN) -> Any:
-    """The value of a text, whatever it is made of.
+    """Decode a text with the reader of its type.
 
     Args:
         text: JSON.
         reader: Reads it.
-        name: What people call the type.
-        advice: What the reader of the error can do.
+        name: The name of the type, for errors.
+        advice: What to do about it, for errors.
 
     Raises:
         ValueMismatchError: The text does not fit the type.
@@ -66,15 +66,15 @@ def read_json(text: str, reader: JSONReader, name: str, advice: str = ASK_AGAIN)
 
 
 def msgspec_reader(decoder: msgspec.json.Decoder[Any]) -> JSONReader:
-    """What msgspec decodes."""
+    """The reader of a decoder of msgspec's."""
     return JSONReader(decoder.decode, msgspec.DecodeError, _blame)
 
 
-_PLACE: Final = r"(?s)(?P<reason>.*) - at `(?P<path>\$.*)`"
+_AT_PATH: Final = r"(?s)(?P<reason>.*) - at `(?P<path>\$.*)`"
 
 
 def _blame(exc: msgspec.DecodeError, _: bytes) -> tuple[str, str]:
-    if match := re.fullmatch(_PLACE, str(exc)):
+    if match := re.fullmatch(_AT_PATH, str(exc)):
         return match["path"], match["reason"]
     return "$", str(exc)
 
@@ -82,7 +82,7 @@ def _blame(exc: msgspec.DecodeError, _: bytes) -> tuple[str, str]:
 def unwrapped(text: str, *, is_whole: bool) -> str:
     """The text of a JSON object without the code fence and the thoughts around it.
 
-    Servers that take a response format for a hint let models write these.
+    Models write these where the server treats a response format only as a hint.
 
     Args:
         text: What a model wrote.

@@ -1,7 +1,7 @@
 """A Python type as the format of an answer: the schema that is sent, and the value of the text.
 
-The API wants an object at the top. A type that is none, such as ``list[int]``, travels as the one
-property of an object and is taken out again; errors speak of the value itself.
+The API requires an object at the top. Any other type, such as ``list[int]``, is sent as the only
+property of an object and unwrapped when it is read. Errors are about the value itself.
 
 Source: the ``response_format`` field of https://dev.writer.com/api-reference/completion-api
 """
@@ -52,10 +52,10 @@ class ResponseType(Generic[T]):
     )
 
     def __init__(self, tp: Any) -> None:
-        """Describe a type; ``response_type_of`` keeps what was made.
+        """Describe a type; ``response_type_of`` caches the result.
 
         Raises:
-            TypeError: A strict schema cannot describe it, or no library reads it; says which field.
+            TypeError: A strict schema cannot describe it, or no library reads it; names the field.
         """
         self.type: Any = tp
         self._codec = codec_of(tp)
@@ -94,7 +94,7 @@ class ResponseType(Generic[T]):
         return value
 
     def partial(self, text: str) -> Any:
-        """What the start of an answer says so far; None before it does. Never raises."""
+        """The values in the start of an answer; None before the first. Never raises."""
         value = partial_value(unwrapped(text, is_whole=False))
         if not self._is_wrapped:
             return value
@@ -116,7 +116,7 @@ def response_type_of(tp: Any) -> ResponseType[Any]:
         tp: As for ``codec_of``.
 
     Raises:
-        TypeError: A strict schema cannot describe it, or no library reads it; says which field.
+        TypeError: A strict schema cannot describe it, or no library reads it; names the field.
     """
     try:
         hash(tp)

@@ -1,6 +1,6 @@
 """What a Python type is in JSON: its strict schema and its decoder, made once per type.
 
-msgspec does the work wherever it can. Types made of pydantic's go through pydantic.
+msgspec does the work wherever it can, and pydantic for types that contain pydantic's.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ CACHED_TYPES: Final = 256
 
 
 class Codec(Generic[T]):
-    """A type's JSON: the schema that a model is held to, and the reading of what it wrote.
+    """A type in JSON: its strict schema, and the decoder of what a model wrote.
 
     Attributes:
         type: The type.
-        name: What people call it.
-        schema: Its strict schema; ``$defs`` only where something refers to them.
+        name: Its name, for people.
+        schema: Its strict schema; with ``$defs`` only if something refers to them.
     """
 
     __slots__ = (
@@ -37,10 +37,10 @@ class Codec(Generic[T]):
     )
 
     def __init__(self, tp: Any, *, advice: str = ASK_AGAIN) -> None:
-        """Describe a type; errors of texts that do not fit it give the advice.
+        """Describe a type. Errors about texts that do not fit it include the advice.
 
         Raises:
-            TypeError: A strict schema cannot describe it, or no library reads it; says which field.
+            TypeError: A strict schema cannot describe it, or no library reads it; names the field.
         """
         self.type: Any = tp
         self._advice = advice
@@ -71,7 +71,7 @@ def codec_of(tp: Any) -> Codec[Any]:
             ``msgspec.Meta``; pydantic's models and dataclasses, and containers of them.
 
     Raises:
-        TypeError: A strict schema cannot describe it, or no library reads it; says which field.
+        TypeError: A strict schema cannot describe it, or no library reads it; names the field.
     """
     try:
         hash(tp)

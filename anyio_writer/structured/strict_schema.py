@@ -1,7 +1,7 @@
-"""A JSON schema in the strict form that the API wants for structured answers.
+"""A JSON schema in the strict form that the API requires for structured answers.
 
-Strict means: every object names its properties, wants all of them and takes no others. What cannot
-be said under that rule is refused here, before anything is sent, and by the name of the field.
+Strict means: every object names its properties, requires all of them and allows no others. A schema
+that cannot follow this rule raises before anything is sent, with the name of the field.
 
 Source: the rules of the official SDK's own transform; docs/structured-output.md lists the
 differences and why they are there.
@@ -25,8 +25,7 @@ _MEANING: Final = frozenset({"type", "enum", "const", "$ref", "anyOf", "oneOf", 
 def strict_schema(schema: Schema, *, name: str = "$") -> Schema:
     """The strict form of a schema, as a copy.
 
-    Its root is never a mere reference, and of the definitions only those are left that something
-    refers to.
+    Its root is never just a reference, and unused definitions are left out.
 
     Args:
         schema: A JSON schema as msgspec or pydantic make them: references lead to its own
@@ -34,7 +33,7 @@ def strict_schema(schema: Schema, *, name: str = "$") -> Schema:
         name: What errors call the root.
 
     Raises:
-        TypeError: It needs something that a strict schema cannot say, such as an object with
+        TypeError: A strict schema cannot express it. It has, for example, an object with
             arbitrary keys. The message begins with the path of the field: ``Person.extra: …``.
     """
     return _Transform(schema).root(name)
@@ -60,7 +59,7 @@ def _in_place(value: Any, where: str, strict: _Strict) -> Any:
 
 
 def _copy(value: Any, _where: str, _strict: _Strict) -> Any:
-    return copy.deepcopy(value)  # plain data; the caller's stays the caller's
+    return copy.deepcopy(value)  # so that the caller's is never shared
 
 
 # Where schemas stand in a schema.
@@ -96,8 +95,7 @@ class _Transform:
     def _strict(self, schema: Any, where: str, inside: frozenset[str]) -> Schema:
         """The strict form of one schema.
 
-        ``inside`` are the definitions that this place is a part of: to inline one of them again
-        would never end.
+        ``inside`` holds the definitions around it. Inlining one of them again would never end.
         """
         schema = _simplified(schema)
         if not is_object(schema) or _MEANING.isdisjoint(schema):
@@ -134,7 +132,7 @@ class _Transform:
         _, keyword, name = ref.split("/")
         definitions = self._definitions.setdefault(keyword, {})
         if name not in definitions:
-            definitions[name] = {}  # holds the place: the definition may refer to itself
+            definitions[name] = {}  # a placeholder: it may refer to itself
             definitions[name] = self._strict(definition, where, frozenset({ref}))
         return {"anyOf": [{"$ref": ref}]} | copy.deepcopy(beside) if beside else {"$ref": ref}
 
@@ -148,11 +146,11 @@ class _Transform:
 
 
 def _simplified(schema: Any) -> Any:
-    """The schema without what only says again what it says already."""
+    """The schema without redundant parts."""
     while is_object(schema) and len(schema.get("allOf", ())) == 1:
         (only,) = schema["allOf"]
         schema = {key: value for key, value in schema.items() if key != "allOf"} | only
-    # The type beside it allows null, or else it is no value.
+    # A default of null adds nothing: the type allows null, or the default is invalid.
     if is_object(schema) and "default" in schema and schema["default"] is None:
         schema = {key: value for key, value in schema.items() if key != "default"}
     return schema

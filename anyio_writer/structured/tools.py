@@ -72,7 +72,7 @@ class FunctionTool(Generic[P, R]):
         self.is_async: Final = any(map(inspect.iscoroutinefunction, (function, plain)))
         if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
             raise TypeError(
-                f"{self.name}: a tool gives one result, and this is a generator; return a list"
+                f"{self.name}: a tool returns one result, but this is a generator; return a list"
             )
         parameters = _parameters_of(function, self.name)
         self._by_position = [each.name for each in parameters if each.kind is each.POSITIONAL_ONLY]
@@ -114,7 +114,7 @@ class FunctionTool(Generic[P, R]):
         """The arguments of a call, as ``arguments_type``.
 
         Some models write nothing or null where they give no arguments, and some the object's JSON
-        as a JSON string; both are read as what they mean. What is left out has its default.
+        as a JSON string; both are accepted. Parameters that are left out get their defaults.
 
         Raises:
             ValueMismatchError: They do not fit the parameters.
@@ -126,9 +126,9 @@ class FunctionTool(Generic[P, R]):
         return self.arguments_type(**{name: getattr(decoded, name) for name in names})
 
     def partial(self, text: str) -> Any:
-        """What has come of the arguments of a call, as a dict; see ``partial_value``."""
+        """The arguments of a call so far, as a dict; see ``partial_value``."""
         value = partial_value(text)
-        while isinstance(value, str):  # JSON in a JSON string, so far
+        while isinstance(value, str):  # JSON in a JSON string
             value = partial_value(value)
         return value if is_object(value) else None
 
@@ -200,7 +200,7 @@ def _behind(function: Any) -> tuple[Any, str, str]:
         function = function.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     if inspect.isclass(function) or not callable(function):
         advice = (
-            "function_tool(name=...) gives a name"
+            "use function_tool(name=...) to set the name"
             if isinstance(function, str)
             else "a tool is made of a function, a bound method or an object with __call__"
         )
@@ -219,13 +219,13 @@ def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not re.fullmatch(_NAME, name):
         raise TypeError(
             f"{name!r} cannot be the name of a tool, which has up to 64 ASCII letters, digits, _ "
-            "and -; say what to call it: function_tool(..., name=...)"
+            "and -; set another with function_tool(..., name=...)"
         )
     return name
 
 
 def _parameters_of(function: Callable[..., Any], tool: str) -> list[inspect.Parameter]:
-    """The parameters that the model gives."""
+    """The parameters that the model sets."""
     try:
         signature = inspect.signature(function)
     except ValueError as exc:
@@ -317,7 +317,7 @@ def _default(value: Any) -> Any:
     if _is_data(value):
         # A call that changes its arguments must not change those of the next.
         return msgspec.field(default_factory=partial(copy.deepcopy, value))
-    # The very object, which may be one to compare with by `is`.
+    # The same object: it may be a sentinel, which is compared with `is`.
     return msgspec.field(default_factory=lambda: value)
 
 
@@ -328,7 +328,7 @@ def _is_data(value: object) -> bool:
 def _codec_of_arguments(arguments_type: type[msgspec.Struct]) -> Codec[Any]:
     with contextlib.suppress(TypeError):
         return Codec(arguments_type, advice=_ADVICE)
-    # Pydantic's types may be why: pydantic reads no structs. If they are not, this fails alike.
+    # The reason may be pydantic's types, and pydantic reads no structs. Else this raises as well.
     return Codec(_as_dataclass(arguments_type), advice=_ADVICE)
 
 

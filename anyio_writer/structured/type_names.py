@@ -1,4 +1,4 @@
-"""What people call a type, and errors about types that no library reads."""
+"""The names of types, and errors about types that no library reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN_BYTES: Final = 300
 
 
 def type_name(tp: Any) -> str:
-    """What people call a type: ``Person``, ``list[Person]``, ``int | None``."""
+    """The name of a type, for people: ``Person``, ``list[Person]``, ``int | None``."""
     origin, args = typing.get_origin(tp), typing.get_args(tp)
     if origin is typing.Annotated:
         return type_name(args[0])
@@ -46,14 +46,14 @@ def errors_of(library: str, tp: Any, name: str) -> Generator[None]:
         if _is_value(tp):
             shown = shorten(repr(tp), _SHOWN_BYTES)
             raise TypeError(
-                f"{shown} is a value ({type(tp).__name__}), not a type; give a class itself, or"
+                f"{shown} is a value ({type(tp).__name__}), not a type; pass a class itself, or"
                 " list[...] of one"
             ) from exc
         # The first line: pydantic goes on about hooks of its own.
         reason = str(exc).partition("\n")[0].rstrip(".")
         raise TypeError(
             f"{name}: {library} cannot read JSON as this: {reason}. Use {_KNOWN[library]}, with"
-            " annotations that can be looked up"
+            " annotations that can be resolved"
         ) from exc
 
 

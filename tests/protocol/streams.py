@@ -195,6 +195,9 @@ def choice_scripts(  # noqa: PLR0912, PLR0915 - one choice from its start to its
             if plain or draw(st.booleans()):
                 parts.insert(0, CallPiece(number, ""))
             parts[0].opens = True
+        if dialect == "repeated" and "new ids" in habits:
+            # Behind whole arguments, a new id and a name begin the next call.
+            parts = [part for part in parts if part.added or part.opens]
         if "{} first" in habits:
             parts[0].opens = False
             parts.insert(0, CallPiece(number, "{}", opens=True, as_object=draw(st.booleans())))

@@ -792,7 +792,7 @@ def test_refused_with_the_librarys_own_reason(tp: Any, message: str) -> None:
 def test_a_value_is_not_taken_for_a_type(value: object, shown: str) -> None:
     with pytest.raises(TypeError) as caught:
         codec_of(value)
-    assert str(caught.value) == f"{shown}, not a type; give a class itself, or list[...] of one"
+    assert str(caught.value) == f"{shown}, not a type; pass a class itself, or list[...] of one"
 
 
 def test_what_a_library_says_is_one_line_and_its_types_are_advised() -> None:
