@@ -113,8 +113,14 @@ class ChunkParser:
         return chunk
 
     def _parse_last(self, payload: bytes, chunk: ChatCompletionChunk) -> ChatCompletionChunk:
-        """Decode a payload anew if there may be a message instead of a delta, or beside it."""
-        if b'"message"' in payload or any(each.delta is None for each in chunk.choices or ()):
+        """Decode a payload anew if a message holds what the delta of a last chunk does not."""
+        is_silent = False
+        for choice in chunk.choices or ():
+            if (delta := choice.delta) is None:
+                return self._parse_slowly(payload)
+            if choice.finish_reason and not (delta.content or delta.tool_calls):
+                is_silent = True
+        if is_silent and b'"message"' in payload and _has_message(payload):
             return self._parse_slowly(payload)
         return chunk
 
@@ -137,7 +143,7 @@ class ChunkParser:
     def _check_outline(self, payload: bytes) -> None:
         """Raise if it cannot be a chunk, before each of its parts becomes a Python object."""
         try:
-            if bytes(_decode_error(payload).error) in _NO_ERROR:  # else only the error counts
+            if bytes(_decode_error(payload).error) in _EMPTY:  # else only the error counts
                 choices = _decode_outline(payload).choices or ()
                 check_number("choices", len(choices), self._max_choices)
         except msgspec.ValidationError as exc:
@@ -170,7 +176,25 @@ class _Outline(msgspec.Struct, gc=False):
 
 
 _NULL: Final = b"null"
-_NO_ERROR: Final = (_NULL, b'""', b"{}", b"[]", b"false", b"0")
+_EMPTY: Final = (_NULL, b'""', b"{}", b"[]", b"false", b"0")
+
+
+class _Message(msgspec.Struct, gc=False):
+    content: msgspec.Raw = msgspec.Raw(_NULL)
+    reasoning_content: msgspec.Raw = msgspec.Raw(_NULL)
+    reasoning: msgspec.Raw = msgspec.Raw(_NULL)
+    refusal: msgspec.Raw = msgspec.Raw(_NULL)
+    tool_calls: msgspec.Raw = msgspec.Raw(_NULL)
+    function_call: msgspec.Raw = msgspec.Raw(_NULL)
+    error: msgspec.Raw = msgspec.Raw(_NULL)
+
+
+class _LastChoice(msgspec.Struct, gc=False):
+    message: _Message | None = None
+
+
+class _LastChunk(msgspec.Struct, gc=False):
+    choices: list[_LastChoice] | None = None
 
 
 class _Error(msgspec.Struct, gc=False):
@@ -179,7 +203,22 @@ class _Error(msgspec.Struct, gc=False):
 
 _decode: Final = msgspec.json.Decoder(ChatCompletionChunk).decode
 _decode_outline: Final = msgspec.json.Decoder(_Outline).decode
+_decode_messages: Final = msgspec.json.Decoder(_LastChunk).decode
 _decode_error: Final = msgspec.json.Decoder(_Error).decode
+
+
+def _has_message(payload: bytes) -> bool:
+    """Whether a message of a chunk holds anything."""
+    try:
+        choices = _decode_messages(payload).choices or ()
+    except msgspec.ValidationError:  # a message of another type
+        return False
+    return any(
+        bytes(getattr(choice.message, name)) not in _EMPTY
+        for choice in choices
+        if choice.message is not None
+        for name in _Message.__struct_fields__
+    )
 
 
 def _invalid(payload: bytes, reason: str) -> APIResponseValidationError:
