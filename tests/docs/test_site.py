@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site, as `python -m sphinx -W docs` makes it; ``SITE`` says where to keep it."""
     folder = tmp_path_factory.mktemp("site")
     html = Path(os.environ.get("SITE") or folder / "html")
+    shutil.rmtree(html, ignore_errors=True)  # pages that are no more
     built = subprocess.run(
         [
             *(sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto"),
