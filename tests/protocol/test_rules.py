@@ -1,6 +1,8 @@
 """The tables of the state machine: each is complete, and the machine obeys each of its rows."""
 
 import itertools
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +45,69 @@ def test_every_table_is_complete() -> None:
     }
     assert TARGETS.keys() == possible
     assert set(TARGETS.values()) == set(Target)
+
+
+# The document shows the tables as they are.
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "architecture.md"
+
+
+def rows_below(heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its head."""
+    text = DOCUMENT.read_text(encoding="utf-8").partition(f"**{heading}.**")[2]
+    found = re.search(r"^\| ---.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert found is not None
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in found[1].splitlines()]
+
+
+INDEX_WORDS = {
+    "no index": Index.MISSING,
+    "a new index": Index.NEW,
+    "a known index": Index.KNOWN,
+}
+ID_WORDS = {
+    "no id": ID.MISSING,
+    "the id of its call": ID.SAME,
+    "a known id": ID.OTHER,
+    "the id of another call": ID.OTHER,
+    "a new id": ID.NEW,
+    "a new id, and its call has none": ID.LATE,
+    "a new id, and its call has another": ID.NEW,
+}
+TARGET_WORDS = {
+    "a new call": Target.OPEN,
+    "the call at this index": Target.AT_INDEX,
+    "the call with this id": Target.WITH_ID,
+    "the last call": Target.LAST,
+    "the call at this index if that has its name and is unfinished, else a new call": (
+        Target.UNFINISHED
+    ),
+}
+
+
+def test_the_document_says_where_a_piece_goes() -> None:
+    shown = {}
+    for facts, without_name, with_name in rows_below("Which call a piece belongs to"):
+        index, _, id_ = facts.partition(", ")
+        for named, words in ((False, without_name), (True, with_name)):
+            shown[INDEX_WORDS[index], ID_WORDS[id_], named] = TARGET_WORDS[words]
+    assert shown == TARGETS
+
+
+FORM_WORDS = {
+    "one whole object, array or string": Arguments.WHOLE,
+    "a number, text that is not JSON": Arguments.ENDED,
+    "none, or `{}` in the piece that opened the call": Arguments.MISSING,
+    "the start of a JSON value": Arguments.BEGUN,
+}
+
+
+def test_the_document_says_when_a_call_is_done() -> None:
+    shown = {}
+    for form, *cells in rows_below("When a call is done"):
+        for occasion, words in zip(Occasion, cells, strict=True):
+            shown[FORM_WORDS[form], occasion] = words == "done"
+    assert shown == IS_DONE
 
 
 # What a finish reason means.
