@@ -200,6 +200,7 @@ class Relay(Log):
         """
         self._check_open()
         _check_key(key)
+        _check_stream("publish() takes", stream)
         if stream.has_begun:
             raise WriterError(
                 "The stream has begun, so its first events cannot be published: call publish() "
@@ -583,6 +584,7 @@ class Relay(Log):
         """Produce in a task of the relay's own."""
         try:
             stream = open_stream()
+            _check_stream("open_stream must return", stream)
         except BaseException:
             with anyio.move_on_after(CLEANUP_TIME, shield=True), suppress(RelayUnavailableError):
                 await self.release(lease)
@@ -631,6 +633,13 @@ async def _leave(tasks: TaskGroup, exc: BaseException | None) -> None:
 def _check_key(key: object) -> None:
     if not isinstance(key, str) or not key:
         raise InvalidParameterError(f"A key must be a text that is not empty, not {key!r}.")
+
+
+def _check_stream(what: str, stream: object) -> None:
+    if not isinstance(stream, ChatCompletionStream | Conversation):
+        raise InvalidParameterError(
+            f"{what} a stream or a conversation, not {type(stream).__name__}."
+        )
 
 
 def _settings(reading: ReadingConfiguration) -> StreamSettings:

@@ -484,6 +484,29 @@ async def test_wrong_keys(machine: Machine, wrong: Any) -> None:
             relay.open_stream(wrong)
 
 
+async def test_what_is_no_stream(machine: Machine, key: str) -> None:
+    wrong: Any = [1]
+    async with machine() as relay:
+        with pytest.raises(InvalidParameterError, match="list"):
+            await relay.publish(key, wrong)
+        with pytest.raises(InvalidParameterError, match=r"open_stream must return .* not list"):
+            async with relay.start_or_join(key, lambda: wrong):
+                raise AssertionError
+        async with relay.start_or_join(key, hello) as stream:
+            assert await stream.get_final_text() == "Hello world"
+
+
+async def test_an_answer_is_relayed_on(machine: Machine, key: str) -> None:
+    """A stream that comes from a relay can be published like any other."""
+    async with machine() as relay:
+        seen = await publish(relay, key, chat_stream_from(Body(*HELLO[:3])))
+        again = new_key()
+        other = await publish(relay, again, relay.open_stream(key))
+        read = await follow(relay, again)
+    assert other.events == read.events == seen.events
+    assert other.end == read.end == seen.end
+
+
 async def test_a_cancelled_producer_publishes_what_was_read(machine: Machine, key: str) -> None:
     reader = Seen()
     async with machine() as one, machine() as two, anyio.create_task_group() as tg:
