@@ -17,8 +17,6 @@ from .run import Question, failures_shown, json_of, open_question, show
 from .text import harmless, harmless_json, one_line
 from .view import Tally
 
-_CLIENT: Final = "coredis"
-_EXTRA: Final = "anyio-writer[relay]"
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 
 
@@ -100,10 +98,6 @@ async def _relay_at(place: Place) -> AsyncGenerator[Relay]:
             yield relay
     except WriterError as exc:
         raise explain(exc) from exc
-    except ModuleNotFoundError as exc:
-        if exc.name != _CLIENT:
-            raise
-        raise CommandError(f'it needs more: pip install "{_EXTRA}"', Exit.USAGE) from exc
 
 
 async def _print_status(found: RelayStatus, out: Output, *, as_json: bool) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from anyio_writer import (
     ChatCompletionStream,
+    ConfigurationError,
     Conversation,
     RelayUnavailableError,
     WriterError,
@@ -75,7 +76,7 @@ class Unavailable(Filled):
 
 class Uninstalled(Filled):
     async def __aenter__(self) -> Self:
-        raise ModuleNotFoundError("No module named 'coredis'", name="coredis")
+        raise ConfigurationError("it needs coredis")
 
 
 def answer(*chunks: Any) -> Callable[[], Published]:
@@ -272,7 +273,7 @@ def test_no_key_of_the_api(
     ("cls", "expected"),
     [
         (Unavailable, (Exit.CONNECTION, "it is away")),
-        (Uninstalled, (Exit.USAGE, 'it needs more: pip install "anyio-writer[relay]"')),
+        (Uninstalled, (Exit.USAGE, "it needs coredis")),
     ],
 )
 @pytest.mark.parametrize("name", ["read", "status", "stop"])

@@ -14,6 +14,7 @@ import importlib.metadata
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -30,7 +31,8 @@ from tests.blocks import RECORDING, ROOT, assert_output, blocks_of, run_in_order
 DOCS: Final = ROOT / "docs"
 PAGES: Final = sorted(DOCS.rglob("*.md"))
 BIN: Final = Path(sys.executable).parent
-SERVERS: Final = ("anyio-writer serve", "uvicorn ", "hypercorn ")
+SERVERS: Final = ("anyio-writer serve", "uvicorn ", "hypercorn ", "redis-server ")
+USUAL_PORTS: Final = re.compile(r"\b(?:80\d\d|6379)\b")
 LANGUAGES: Final = {"python", "sh", "text", "json", "toml", "ini"}
 # `tox -e bench` takes half an hour, and plain tox runs these tests.
 NOT_RUN: Final = ("tox", ".venv", "python -m benchmarks")
@@ -82,6 +84,8 @@ def has_commands(page: Path) -> bool:
 
 @pytest.mark.parametrize("page", [*filter(has_commands, PAGES)], ids=name_of)
 def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
+    if "\nredis-server " in page.read_text(encoding="utf-8") and not shutil.which("redis-server"):
+        pytest.skip("Debian's redis-server is not installed")
     (tmp_path / "answer.sse").write_bytes(RECORDING)
     shims = tmp_path / ".bin"
     shims.mkdir()
@@ -96,10 +100,8 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     ports: dict[str, str] = {}
 
     def with_free_ports(text: str) -> str:
-        """8000, 8080 and their neighbours are often taken."""
-        return re.sub(
-            r"\b80\d\d\b", lambda found: ports.setdefault(found[0], str(free_port())), text
-        )
+        """The usual ones are often taken."""
+        return re.sub(USUAL_PORTS, lambda found: ports.setdefault(found[0], str(free_port())), text)
 
     files: set[str] = set()
     used = ""
