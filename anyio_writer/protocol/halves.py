@@ -10,6 +10,7 @@ import re
 from typing import Any, Final
 
 from .json import is_array, is_object
+from .rules import is_finish_reason
 
 _TEXTS: Final = ("content", "refusal", "reasoning_content", "reasoning")
 _LONE: Final = re.compile("[\ud800-\udfff]")
@@ -19,9 +20,11 @@ _Key = tuple[Any, str, Any]  # the choice, the field, the call
 class SurrogateHalves:
     """Keeps first halves until their second halves come."""
 
-    __slots__ = ("pending",)
+    __slots__ = ("ends_with_reason", "pending")
 
     def __init__(self) -> None:
+        self.ends_with_reason: bool = False
+        """Whether a finish reason means that the second half cannot come any more."""
         self.pending: Final[dict[_Key, str]] = {}
 
     def join(self, data: dict[str, Any], raw: Any, *, keep: bool) -> None:
@@ -34,7 +37,9 @@ class SurrogateHalves:
         """
         for choice, other in _pairs(data.get("choices"), raw and raw.get("choices")):
             index = _key(choice.get("index"))
-            stays = keep and not choice.get("finish_reason")
+            reason = choice.get("finish_reason")
+            is_over = self.ends_with_reason and isinstance(reason, str) and is_finish_reason(reason)
+            stays = keep and not is_over
             delta, given = choice.get("delta"), other.get("delta")
             if not (is_object(delta) and is_object(given)):
                 continue

@@ -181,7 +181,8 @@ class Machine:
             has_reason=has_reason,
             had_reason=log.finish_reason.value is not None,
         )
-        self._reasons = AFTER[self._reasons, step]
+        if (reasons := AFTER[self._reasons, step]) is not self._reasons:
+            self._set_reasons(reasons)
         was_finished = log.is_finished
         if (is_finished := IS_FINISHED[step]) is not None:
             log.is_finished = is_finished
@@ -199,6 +200,9 @@ class Machine:
                 return
         if touched:
             add_early_done_events(total, log, touched, events)
+
+    def _set_reasons(self, reasons: Reasons) -> None:
+        self._reasons = reasons
 
     # Limits.
 

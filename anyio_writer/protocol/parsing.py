@@ -124,6 +124,10 @@ class ChunkParser:
             return self._parse_slowly(payload)
         return chunk
 
+    def set_finish_reasons_reliable(self, *, are_reliable: bool) -> None:
+        """Say whether a finish reason means that no more text comes; at first it does not."""
+        self._halves.ends_with_reason = are_reliable
+
     def flush_halves(self) -> list[tuple[int, str]]:
         """The choices and texts that end with half a surrogate pair; the other half never came."""
         return self._halves.flush()

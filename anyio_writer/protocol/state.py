@@ -191,7 +191,8 @@ class ChatCompletionStreamState(Machine, Generic[T]):
         total = self._accumulator
         total.position += 1  # what is done now was not yet in earlier snapshots
         for index, name in self._parser.flush_halves():
-            if (log := total.choices.get(index)) is not None:
+            log = total.choices.get(index)
+            if log is not None and not getattr(log, name).done:
                 add_text(total, log, name, "\ufffd", events)
         for log in self._sorted_choices():
             add_done_events(total, log, occasion_at_end(log), events)
@@ -303,6 +304,10 @@ class ChatCompletionStreamState(Machine, Generic[T]):
         if (error := self.parse_error) is not None:
             raise error
         return self._accumulator.completion()
+
+    def _set_reasons(self, reasons: Reasons) -> None:
+        super()._set_reasons(reasons)
+        self._parser.set_finish_reasons_reliable(are_reliable=reasons is Reasons.RELIABLE)
 
     # Payloads.
 

@@ -513,6 +513,29 @@ def test_halves_of_a_pair_in_two_chunks(
         assert "\\ud83d\\ude00" in event_json or "\\ud8" not in event_json
 
 
+@pytest.mark.parametrize("reason", ["stop", "null", ""])
+@pytest.mark.parametrize("before", [(), (said("x"),)], ids=["unproven", "reliable"])
+def test_halves_under_a_finish_reason_on_every_chunk(
+    before: tuple[object, ...], reason: str
+) -> None:
+    """They are joined, unless the finish reason has ended the text."""
+    pieces = [
+        escaped("content", each).replace('"delta"', f'"finish_reason":"{reason}","delta"')
+        for each in ("\\ud83d", "\\ude00")
+    ]
+    outcome = run(frames(*before, *pieces, "[DONE]"))
+    assert outcome.error is None
+    is_ended = before and reason == "stop"
+    begin = "x" if before else ""
+    assert outcome.text == begin + ("\ufffd\ufffd" if is_ended else SMILE)
+    [done] = [event for event in outcome.events if event.type == "content.done"]
+    assert done.content == (f"{begin}\ufffd" if is_ended else outcome.text)  # type: ignore[union-attr]
+    outcome = run(frames(*before, pieces[0], "[DONE]"))
+    assert outcome.text == f"{begin}\ufffd"
+    assert outcome.types()[-1] == "content.done"
+    assert "".join(deltas(outcome)) == outcome.text
+
+
 def deltas(outcome: Outcome) -> list[str]:
     kinds = {"content.delta", "refusal.delta", "reasoning.delta"}
     return [event.delta for event in outcome.events if event.type in kinds]  # type: ignore[union-attr]
