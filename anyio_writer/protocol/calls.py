@@ -124,7 +124,7 @@ def _begins_next(call: ToolCallLog, piece: ToolCallDelta, name: str) -> bool:
     adds = Adds.NOTHING
     if arguments.strip():
         adds = Adds.MORE
-        # Without index and id, the same call once more is a second call.
+        # Without index and id, the same call again is a second call.
         if progress is Progress.WHOLE and not is_anonymous and call.repeats(arguments):
             adds = Adds.REPETITION
     return BEGINS_NEXT[progress, call.name.value in (None, name), adds]

@@ -284,7 +284,7 @@ class ChatCompletionChunk(_Part, frozen=True):
 
     @property
     def is_error(self) -> bool:
-        """Whether this is no piece of an answer but the report of an error."""
+        """Whether this reports an error instead of a piece of an answer."""
         return (
             bool(self.error)
             # Some servers write an empty error beside the choices.

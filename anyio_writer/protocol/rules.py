@@ -22,7 +22,7 @@ from typing import Final
 class Stop(Enum):
     """What a finish reason says about the end of a choice."""
 
-    END = "the model came to its end"
+    END = "the model was done"
     LENGTH = "the token limit cut the choice off"
     CONTENT_FILTER = "a content filter cut the choice off"
     FAILURE = "the server could not go on"
@@ -266,7 +266,7 @@ class Arguments(Enum):
     """What the arguments of a call look like."""
 
     WHOLE = "one whole object, array or string of JSON"
-    ENDED = "a number, or text that is no JSON"
+    ENDED = "a number, or text that is not JSON"
     MISSING = "none, or an empty object in the piece that opened the call"
     BEGUN = "the start of a JSON value"
 
@@ -276,7 +276,7 @@ class Occasion(Enum):
 
     NEXT_CALL = "another call of the choice has begun"
     CHOICE_OVER = "the choice is over"
-    STREAM_OVER = "the stream is over, and the model came to its end"
+    STREAM_OVER = "the stream is over, and the model was done"
     CUT_SHORT = "the stream is over, and the model was stopped in the middle"
 
 

@@ -19,7 +19,7 @@ from ..protocol.json import is_array, is_object, mend_text, shorten
 
 ASK_AGAIN: Final = "ask again, or let the type allow for this"
 _SHOWN_BYTES: Final = 300
-_MAX_REPAIRS: Final = 100  # each reads the text once more
+_MAX_REPAIRS: Final = 100  # each decodes the text again
 
 
 class JSONReader(NamedTuple):
