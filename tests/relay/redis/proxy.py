@@ -20,6 +20,7 @@ class Proxy:
         port: Its own.
         passed: How many pieces were passed on, in either direction.
         cut_at: When so many were passed, what comes next is not, and all connections are cut.
+        stall_at: When so many were passed, what comes next on that connection never arrives.
         is_refusing: Whether new connections are closed at once.
     """
 
@@ -28,6 +29,7 @@ class Proxy:
         self.port = 0
         self.passed = 0
         self.cut_at: int | None = None
+        self.stall_at: int | None = None
         self.is_refusing = False
         self._flows = anyio.Event()
         self._flows.set()
@@ -92,5 +94,8 @@ class Proxy:
                     self.cut_at = None
                     self.cut()
                     return
+                if self.stall_at is not None and self.passed >= self.stall_at:
+                    self.stall_at = None
+                    await anyio.sleep_forever()
                 await target.send(data)
         tg.cancel_scope.cancel()

@@ -35,7 +35,9 @@ from tests.streaming.helpers import STALL, Body, chunk
 QUICK: dict[str, Any] = {"flush": 1e-6, "lease": 3}
 
 
-async def through(proxy: Proxy, cut_at: int | None, *, producer: bool) -> tuple[Seen, Seen, int]:
+async def through(
+    proxy: Proxy, cut_at: int | None, *, producer: bool, name: str = ""
+) -> tuple[Seen, Seen, int]:
     """Publish and follow an answer, one of the two through a proxy that cuts once."""
     direct = f"redis://127.0.0.1:{proxy.upstream}/0"
     urls = (proxy.url, direct) if producer else (direct, proxy.url)
@@ -47,7 +49,7 @@ async def through(proxy: Proxy, cut_at: int | None, *, producer: bool) -> tuple[
         RedisRelay(urls[1], **QUICK) as two,
         anyio.create_task_group() as tg,
     ):
-        key = f"answer:{producer}:{cut_at}"
+        key = f"answer:{producer}:{cut_at}:{name}"
         gates = [anyio.Event() for _ in HELLO]
         body = Body(*(each for pair in zip(gates, HELLO, strict=True) for each in pair))
 
@@ -76,6 +78,29 @@ async def test_a_cut_at_every_piece(redis: RedisServer, producer: bool) -> None:
             assert reader.error is None
             assert len(seen.events) == 12
             assert reader.events == seen.events
+
+
+@pytest.mark.parametrize("producer", [True, False])
+async def test_a_stall_at_every_piece(redis: RedisServer, producer: bool) -> None:
+    """Whichever request or reply never arrives, each event comes once. All at the same time."""
+    ends: list[tuple[Seen, Seen]] = []
+
+    async def stall(at: int) -> None:
+        async with Proxy(redis.port).run() as proxy:
+            proxy.stall_at = at
+            seen, reader, _ = await through(proxy, None, producer=producer, name=f"{at}")
+            assert proxy.stall_at is None or at > proxy.passed
+            ends.append((seen, reader))
+
+    async with anyio.create_task_group() as tg:
+        for at in range(1, 28):
+            tg.start_soon(stall, at)
+    assert len(ends) == 27
+    for seen, reader in ends:
+        assert seen.error is None
+        assert reader.error is None
+        assert len(seen.events) == 12
+        assert reader.events == seen.events
 
 
 async def interrupt(proxy: Proxy, is_silent: bool, reader: Seen, go_on: anyio.Event) -> None:
