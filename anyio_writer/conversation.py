@@ -43,6 +43,7 @@ from .protocol.events import (
     FunctionToolCallArgumentsDoneEvent,
 )
 from .protocol.rules import Stop, stop_of
+from .streaming.channel import DEFAULT_MAX_BUFFER
 from .streaming.lifetime import Lifetime
 from .streaming.publisher import Publisher
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError, ToolResult, ToolRuns, check_tool_options
@@ -298,6 +299,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
             async for batch in stream.batches():
                 await self._publish(batch)
                 published.add_done(batch)
+            published.end()
             completion = await stream.get_final_completion()
             self._completions.append(completion)
             if len(completion.choices) > 1:
@@ -318,12 +320,25 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         count = 0
         while results := await runs.results_after(count):
             count += len(results)
-            await published.wait_for({result.index for result in results})
-            await self._publish([_result_event(number, result) for result in results])
+            events = [_result_event(number, result) for result in results]
+            is_published = False
+            while not is_published:
+                await published.wait_for({result.index for result in results})
+                is_published = await self._publish(events, between=published)
 
-    async def _publish(self, events: list[Any]) -> None:
-        """Hand events to all subscribers, in the same order to each."""
+    async def _publish(self, events: list[Any], *, between: _PublishedCalls | None = None) -> bool:
+        """Hand events to all subscribers, in the same order to each.
+
+        Args:
+            events: Which.
+            between: If given, they are not published amid the events of one chunk.
+
+        Returns:
+            Whether they were published.
+        """
         async with self._publishing:
+            if between is not None and between.is_split:
+                return False
             self._has_begun = True
             for event in reversed(events):
                 if isinstance(event, ChunkEvent):
@@ -331,6 +346,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
                     self._snapshot = partial(_snapshot_of, event)
                     break
             await self._fanout.publish(events)
+            return True
 
     def _take_in_round(self) -> None:
         """Add the calls of the round and the answers to them to the messages."""
@@ -364,15 +380,20 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
 class _PublishedCalls:
     """The calls of a round whose done events were published.
 
-    A tool is started before they are, so a fast one would overtake the event of its own call.
+    A tool is started before they are, so a fast one would overtake the event of its own call. Nor
+    may its result come between the events of one chunk.
     """
 
     def __init__(self) -> None:
         self.calls: Final[set[int]] = set()
+        self.is_split = False
+        """Whether the last events may be a part of those that one read brought: the buffer was
+        full."""
         self._changed = anyio.Event()
 
     def add_done(self, events: list[Any]) -> None:
         """These were published."""
+        self.is_split = len(events) >= DEFAULT_MAX_BUFFER
         self.add(
             {each.index for each in events if isinstance(each, FunctionToolCallArgumentsDoneEvent)}
         )
@@ -383,9 +404,14 @@ class _PublishedCalls:
         self._changed.set()
         self._changed = anyio.Event()
 
+    def end(self) -> None:
+        """All events of the answer were published."""
+        self.is_split = False
+        self.add(set())
+
     async def wait_for(self, calls: set[int]) -> None:
-        """Wait until these were published, too."""
-        while not self.calls >= calls:
+        """Wait until these were published, too, and no chunk's events are incomplete."""
+        while self.is_split or not self.calls >= calls:
             await self._changed.wait()
 
 

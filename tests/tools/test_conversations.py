@@ -723,3 +723,17 @@ async def test_who_does_nothing_but_read_loses_nothing(on_full: Any) -> None:
         await conversation.get_final_completion()
     assert consumer.dropped == 0
     assert got.count("content.delta") == words
+
+
+async def test_a_result_stands_between_two_chunks() -> None:
+    """Though the events of a burst reach the conversation in parts, cut anywhere."""
+    tiny = b'data: {"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
+    calls = [call(number, "add", {"a": 1, "b": number}) for number in range(4)]
+    for tail in range(2):
+        burst = b"".join([*calls[: 3 + tail], *[tiny] * 3000])
+        async with talk([burst, CALLS], END) as conversation:
+            types = [event.type async for event in conversation]
+        assert types.count("tool.result") == 3 + tail
+        for position, name in enumerate(types[:-1]):
+            if name == "tool.result":
+                assert types[position + 1] != "content.delta"
