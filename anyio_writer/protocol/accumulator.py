@@ -294,7 +294,7 @@ class ChoiceLog:
         return stop_of(self.finish_reason.value)
 
     def value_at(self, position: int) -> Any:
-        """The text as a value, once it is whole; None if it does not fit, or if there is no text."""
+        """The text as a value, once it is whole; None without a text, or if it does not fit."""
         if self.ended_at is None or self.ended_at > position:
             return None
         if self._value is None or self.refusal.at(position) or self.stop.is_cut_short:
