@@ -1141,6 +1141,24 @@ async def test_a_conversation_is_the_same_everywhere(machine: Machine, key: str,
         assert late.error.completion is not None
 
 
+async def test_results_amid_a_burst_stand_where_they_stood(machine: Machine, key: str) -> None:
+    tiny = b'data: {"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n'
+    calls = [call(number, "add", {"a": 1, "b": number}) for number in range(4)]
+    body = [b"".join([*calls, *[tiny] * 3000]), CALLS]
+    types: list[str] = []
+    async with machine() as relay:
+        async with talk(body, END) as conversation:
+
+            async def watch() -> None:
+                types.extend([event.type async for event in conversation.subscribe()])
+
+            conversation.start_soon(watch)
+            await relay.publish(key, conversation)
+        async with relay.open_conversation(key) as reader:
+            assert [event.type async for event in reader] == types
+    assert types.count("tool.result") == 4
+
+
 async def test_resuming_a_conversation_at_every_event(machine: Machine, key: str) -> None:
     async with machine() as relay:
         seen = await publish(relay, key, talk(ADD, TWO, END))
