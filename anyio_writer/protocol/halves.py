@@ -13,6 +13,8 @@ from .json import is_array, is_object
 from .rules import is_finish_reason
 
 _TEXTS: Final = ("content", "refusal", "reasoning_content", "reasoning")
+_BLOCKS: Final = {"text": "content", "thinking": "reasoning"}
+"""The texts in blocks of content, and what they are part of."""
 _LONE: Final = re.compile("[\ud800-\udfff]")
 _Key = tuple[Any, str, Any]  # the choice, the field, the call
 
@@ -36,7 +38,7 @@ class SurrogateHalves:
             keep: Whether a half at the end of a text is kept for the next payload.
         """
         for choice, other in _pairs(data.get("choices"), raw and raw.get("choices")):
-            index = _key(choice.get("index"))
+            index = _key(choice.get("index")) or 0
             reason = choice.get("finish_reason")
             is_over = self.ends_with_reason and isinstance(reason, str) and is_finish_reason(reason)
             stays = keep and not is_over
@@ -45,6 +47,10 @@ class SurrogateHalves:
                 continue
             for name in _TEXTS:
                 self._join_text(delta, given, name, (index, name, None), keep=stays)
+            for block, its in _pairs(delta.get("content"), given.get("content")):
+                for field, name in _BLOCKS.items():
+                    if isinstance(its.get(field), str):
+                        self._join_text(block, its, field, (index, name, None), keep=stays)
             for call, its in _pairs(delta.get("tool_calls"), given.get("tool_calls")):
                 function, source = call.get("function"), its.get("function")
                 if is_object(function) and is_object(source):

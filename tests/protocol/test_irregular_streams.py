@@ -541,6 +541,27 @@ def deltas(outcome: Outcome) -> list[str]:
     return [event.delta for event in outcome.events if event.type in kinds]  # type: ignore[union-attr]
 
 
+def test_halves_in_blocks_of_content() -> None:
+    def blocks(*texts: str) -> str:
+        written = ",".join(
+            f'{{"type":"{kind}","{kind}":"{text}"}}'
+            for kind, text in zip(kinds, texts, strict=True)
+        )
+        return '{"choices":[{"delta":{"content":[' + written + "]}}]}"
+
+    kinds = ("thinking", "text", "text")
+    outcome = run(
+        frames(
+            blocks("\\ud83d", "a\\ud83d", "\\ude00\\ud83d"), blocks("\\ude00", "\\ude00", "b"), STOP
+        )
+    )
+    message = outcome.completion.choices[0].message
+    assert (message.reasoning_content, message.content) == (SMILE, f"a{SMILE}{SMILE}b")
+    outcome = run(frames(blocks("\\ud83d", "a", "\\ud83d"), STOP))
+    message = outcome.completion.choices[0].message
+    assert (message.reasoning_content, message.content) == ("\ufffd", "a\ufffd")
+
+
 def test_halves_in_arguments() -> None:
     first = '{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"i","function":{"name":"f",'
     first += '"arguments":"[\\"\\ud83d"}}]}}]}'
