@@ -550,13 +550,21 @@ class Relay(Log):
             A stream, or a conversation if that is what ``open_stream`` made.
 
         Raises:
+            ConfigurationError: A setting is invalid or unknown. As for the next two, nothing was
+                started then.
+            InvalidParameterError: The key, ``skip`` or one of the tools is invalid.
+            TypeError: The response format is not a type that could be read.
             RelayUnavailableError: The relay's server cannot be reached.
             Exception: What ``open_stream`` raises, if it was called. What entering the stream
                 raises is recorded, and raised to all readers while they iterate.
         """
         self._check_open()
         _check_key(key)
+        # What is invalid is refused before anything is started.
+        check_count("skip", skip, InvalidParameterError, least=0)
         settings = _settings(reading)
+        value_reader = reader_of(response_format)
+        functions = functions_by_name(tools)
         while True:
             lease, generation = await self._elect(key)
             if lease is not None:
@@ -572,11 +580,7 @@ class Relay(Log):
                 await anyio.sleep(_PAUSE)
         cls: type[Any] = RelayedStream if kind == "stream" else RelayedConversation
         async with cls(
-            source,
-            settings,
-            response_format=reader_of(response_format),
-            tools=functions_by_name(tools),
-            skip=skip,
+            source, settings, response_format=value_reader, tools=functions, skip=skip
         ) as stream:
             yield stream
 

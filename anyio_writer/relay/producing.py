@@ -160,15 +160,15 @@ class Production:
                 await produce()
         except BaseException as exc:  # raised again below
             error = exc
-        end = self._end_of(error)
         try:
+            end = self._end_of(error)
             try:
                 with _cleanup() if _is_interruption(error) else nullcontext():
                     await self._record(end)
-            except anyio.get_cancelled_exc_class():
+            except anyio.get_cancelled_exc_class() as exc:
+                error = exc
                 with _cleanup():
                     await self._record(end)
-                raise
         except (LeaseLostError, RelayUnavailableError) as exc:
             self._failure = self._failure or exc
         finally:

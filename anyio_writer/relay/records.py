@@ -240,11 +240,4 @@ def stopped_error(end: End) -> ProducerStoppedError:
 
 def _to_json(value: Any) -> str:
     """JSON with numbers of any size; what has no such form becomes text."""
-    return json.dumps(value, default=_foreign)
-
-
-def _foreign(value: Any) -> Any:
-    try:
-        return msgspec.to_builtins(value)
-    except TypeError:
-        return str(value)
+    return json.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=str))

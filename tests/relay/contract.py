@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count, pairwise
 from typing import Any, Final
+from uuid import UUID
 
 import anyio
 import msgspec
@@ -434,6 +435,26 @@ async def test_a_foreign_error_is_told_by_its_name_only(
                 await s.until_done()
     assert "secret" not in str(caught.value)
     assert "secret" in caplog.text  # of the machine on which it happened
+
+
+async def test_an_error_with_keys_that_are_not_text(machine: Machine, key: str) -> None:
+    """Requests may have them; they are text in JSON."""
+
+    def open_conversation() -> Conversation[Any]:
+        return Conversation(
+            lambda _: chat_stream_from(Body(*ADD), tools=[function_tool(add)]),
+            [{"role": "user", "content": "?", UUID(int=1): 2, 3: 4}],
+            max_rounds=1,
+        )
+
+    async with (
+        machine() as relay,
+        relay.start_or_join(key, open_conversation) as conversation,
+    ):
+        with anyio.fail_after(HANGS), pytest.raises(ConversationLimitError) as caught:
+            await conversation.until_done()
+    message = {"role": "user", "content": "?", str(UUID(int=1)): 2, "3": 4}
+    assert caught.value.messages[0] == message
 
 
 async def test_readers_get_what_arrived_before_an_error(machine: Machine, key: str) -> None:
@@ -868,6 +889,41 @@ async def test_a_late_reply_to_the_end(machine: Machine, key: str) -> None:
 # Expiry.
 
 
+async def test_a_cancellation_goes_on_though_the_end_cannot_be_recorded(
+    machine: Machine, key: str
+) -> None:
+    async with machine() as relay:
+        is_recording = anyio.Event()
+
+        class Losing:
+            async def finish(self, *args: Any) -> Receipt:
+                if not is_recording.is_set():
+                    is_recording.set()
+                    await anyio.sleep_forever()
+                raise LeaseLostError("gone")
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(relay, name)
+
+        lease = (await relay.elect(key, "token")).lease
+        assert lease is not None
+        log: Any = Losing()
+        production = Production(log, key, lease_time=5, flush=1e-6, flush_bytes=1)
+        async with anyio.create_task_group() as tg, hello() as stream:
+            production.subscribe(stream)
+            scope = anyio.CancelScope()
+
+            async def run() -> None:
+                with scope:
+                    await production.run(lease, tg, production.follow)
+
+            tg.start_soon(run)
+            with anyio.fail_after(HANGS):
+                await is_recording.wait()
+            scope.cancel()
+    assert scope.cancelled_caught
+
+
 async def test_answers_expire(machine: Machine, key: str) -> None:
     async with machine(lease=0.3, ttl=0.3) as relay:
         await publish(relay, key, hello())
@@ -1046,6 +1102,20 @@ async def test_a_wrong_request_is_its_callers_error(machine: Machine, key: str) 
                 raise AssertionError
         async with two.start_or_join(key, hello) as stream:
             assert await stream.get_final_text() == "Hello world"
+
+
+@pytest.mark.parametrize("wrong", [{"skip": -1}, {"tools": [3]}, {"response_format": 3}, {"x": 1}])
+async def test_nothing_is_started_for_wrong_options(
+    machine: Machine, key: str, wrong: dict[str, Any]
+) -> None:
+    def open_stream() -> ChatCompletionStream[None]:
+        raise AssertionError
+
+    async with machine() as relay:
+        with pytest.raises((WriterError, TypeError)):
+            async with relay.start_or_join(key, open_stream, **wrong):
+                pass
+        assert (await relay.status(key)).state == "unknown"
 
 
 async def test_an_answer_that_ended_is_joined(machine: Machine, key: str) -> None:
