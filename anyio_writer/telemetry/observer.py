@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
+import anyio
 import msgspec
 
 from ..errors import ConfigurationError
@@ -270,7 +271,7 @@ class Observers:
 
     def __init__(self, observers: Iterable[object]) -> None:
         self._methods: dict[type[Observation], list[Callable[[Any], object]]] = {}
-        self._logged: set[tuple[str, type[Exception]]] = set()
+        self._logged: set[tuple[str, type[BaseException]]] = set()
         for observer in observers:
             self._add(observer)
 
@@ -279,11 +280,13 @@ class Observers:
         return kind in self._methods
 
     def tell(self, observation: Observation) -> None:
-        """Call everybody who wants to hear of this. Only what is no ``Exception`` gets out."""
+        """Call everybody who wants to hear of this. Only what ends the process gets out."""
         for method in self._methods.get(type(observation), ()):
             try:
                 method(observation)
-            except Exception as exc:  # theirs; the stream goes on
+            # Theirs; the stream goes on. A plain function cannot be cancelled, but may raise what
+            # it got from a future that was.
+            except (Exception, anyio.get_cancelled_exc_class()) as exc:
                 self._log(method, exc)
 
     def _add(self, observer: object) -> None:
@@ -310,7 +313,7 @@ class Observers:
                 f"StreamObserver ({', '.join(_METHODS.values())})."
             )
 
-    def _log(self, method: Callable[..., object], exc: Exception) -> None:
+    def _log(self, method: Callable[..., object], exc: BaseException) -> None:
         name = getattr(method, "__qualname__", repr(method))
         if (name, type(exc)) not in self._logged:
             self._logged.add((name, type(exc)))

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from anyio.lowlevel import checkpoint
 
 from anyio_writer import (
     AsyncWriter,
@@ -211,6 +212,34 @@ async def test_what_observers_raise_is_logged_once_and_stops_nothing(
     ]
     assert "Broken.batch_received" in said[2]
     assert errors[2].exc_info
+
+
+@pytest.mark.parametrize(
+    "name", ["request_prepared", "headers_received", "batch_received", "stream_ended"]
+)
+async def test_a_cancellation_out_of_an_observer_is_its_own(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as that of a future which the observer asks for its result."""
+    cancelled: list[BaseException] = []
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await checkpoint()
+        except anyio.get_cancelled_exc_class() as exc:
+            cancelled.append(exc)
+            raise
+
+    def ask(observed: object) -> None:
+        raise cancelled[0]
+
+    observer: Any = type("Asking", (), {name: staticmethod(ask)})()
+    async with client_for(Body(*WHOLE)) as client:
+        stream = open_chat_stream(client=client, observer=observer, **REQUEST)
+        with anyio.fail_after(5):
+            async with stream:
+                assert await stream.get_final_text() == "Hello"
+    assert [each.levelname for each in caplog.records] == ["ERROR"]
 
 
 class Stop(BaseException):
