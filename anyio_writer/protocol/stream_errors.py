@@ -39,6 +39,7 @@ _CODE_KEYS: Final = frozenset(
         *("ret", "retcode"),
     }
 )
+_WORD_KEYS: Final = frozenset({"status", "type", "request_id"})
 _WRAPPERS: Final = frozenset({"response", "data", "result", "output", "body", "header"})
 """Keys of objects that may hold the error in turn."""
 _GOOD_WORDS: Final = frozenset(
@@ -80,26 +81,33 @@ def reports_error(payload: bytes) -> bool:
         return False
     return (
         _has_error(body)
+        or _has_code(body, _CODE_KEYS)
         or body.get("success") is False
         or _is_bad(body.get("status"))
         or _is_bad(body.get("type"))
         or (body.keys() <= _SENTENCE_KEYS and _has_sentence(body))
         or any(
-            is_object(inner := body[key]) and _has_error(inner) for key in _WRAPPERS & body.keys()
+            is_object(inner := body[key])
+            # Progress has a status and a sentence, too.
+            and (_has_error(inner) or _has_code(inner, _CODE_KEYS - _WORD_KEYS))
+            for key in _WRAPPERS & body.keys()
         )
     )
 
 
 def _has_error(body: dict[str, Any]) -> bool:
-    """Whether an object holds an error, or a sentence beside the code of one."""
+    """Whether an object holds an error."""
     if any(_says_something(body[key]) for key in _ERROR_KEYS & body.keys()):
         return True
     if len(body) <= _MOST_KEYS and any(body[key] for key in body if key.endswith(_EXCEPTION)):
         return True
     base = body.get("base_resp")  # MiniMax
-    if is_object(base) and base.get("status_code"):
-        return True
-    codes = [code for key in _CODE_KEYS & body.keys() if (code := body[key]) is not None]
+    return is_object(base) and bool(base.get("status_code"))
+
+
+def _has_code(body: dict[str, Any], keys: frozenset[str]) -> bool:
+    """Whether an object holds a sentence beside the code of an error."""
+    codes = [code for key in keys & body.keys() if (code := body[key]) is not None]
     return bool(codes) and all(map(_says_something, codes)) and _has_sentence(body)
 
 

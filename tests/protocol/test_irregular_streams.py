@@ -432,6 +432,7 @@ def test_an_error_in_any_shape(
         {"type": "heartbeat", "message": "keepalive"},
         {"status": "in_queue", "message": "waiting"},
         {"event": "progress", "data": {"message": "searching"}},
+        {"event": "progress", "data": {"status": "searching", "message": "two pages"}},
         {"header": {"code": 0, "message": "Success"}},
         {"choices": [], "error": {}},
         {"choices": [{"index": 0, "delta": {}}], "error": {}},
