@@ -78,7 +78,8 @@ class _Running:
 
     Attributes:
         span: The span.
-        attributes: Those that its metrics share.
+        attributes: Those that its metrics share. It is replaced and never changed, for earlier
+            SDKs keep the dictionary itself, and would export the change.
         started: When, in seconds of ``time.perf_counter``.
         last_chunk: When the last chunk came, in seconds since the request was sent.
     """
@@ -92,9 +93,14 @@ class _Running:
         self.last_chunk: float | None = None
         self._token: Token[Context] = context.attach(trace.set_span_in_context(span))
 
+    def name_model(self, completion: ParsedChatCompletion[Any]) -> None:
+        """Add the model that answers, if the server has named it."""
+        if completion.model:
+            self.attributes = {**self.attributes, names.RESPONSE_MODEL: completion.model}
+
     def end(self, outcome: Outcome, error: BaseException | None) -> None:
         """End the span, which stays current for what is still recorded."""
-        self.attributes[names.OUTCOME] = outcome
+        self.attributes = {**self.attributes, names.OUTCOME: outcome}
         self.span.set_attribute(names.OUTCOME, outcome)
         if error is not None and outcome not in _NO_ERRORS:
             # What the error says may be the server's words.
@@ -176,16 +182,15 @@ class OpenTelemetryObserver(StreamObserver):
         running = self._streams.get(observed.stream)
         if running is None:
             return
-        attributes, seconds, count = running.attributes, observed.seconds, observed.chunk_count
+        seconds, instruments = observed.seconds, self._metrics
         if running.last_chunk is None:
-            if model := observed.stream.current_completion_snapshot.model:
-                attributes[names.RESPONSE_MODEL] = model
-            self._metrics.time_to_first_chunk.record(seconds, attributes)
+            running.name_model(observed.stream.current_completion_snapshot)
+            instruments.time_to_first_chunk.record(seconds, running.attributes)
         else:
-            record = self._metrics.time_per_output_chunk.record
-            record(seconds - running.last_chunk, attributes)
-        for _ in range(count - 1):  # what came in one read came at once
-            self._metrics.time_per_output_chunk.record(0.0, attributes)
+            pause = seconds - running.last_chunk
+            instruments.time_per_output_chunk.record(pause, running.attributes)
+        for _ in range(observed.chunk_count - 1):  # what came in one read came at once
+            instruments.time_per_output_chunk.record(0.0, running.attributes)
         running.last_chunk = seconds
 
     def stream_ended(self, observed: StreamEnded) -> None:
@@ -194,9 +199,8 @@ class OpenTelemetryObserver(StreamObserver):
         if running is None:
             return
         span, completion, usage = running.span, observed.completion, observed.usage
-        if completion.model:
-            running.attributes[names.RESPONSE_MODEL] = completion.model
-        shared = dict(running.attributes)
+        running.name_model(completion)
+        shared = running.attributes
         try:
             if span.is_recording():
                 span.set_attributes(_response_attributes(completion, observed.outcome))

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import httpx
 import pytest
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
 
 from anyio_writer import (
     AsyncWriter,
+    StreamTruncatedError,
     chat_stream_from,
     function_tool,
     open_chat_stream,
@@ -123,6 +125,36 @@ async def test_the_metrics_of_each_ending(name: str, sdk: SDK) -> None:
         assert [each.sum for each in histograms] == ([count] if usage else [])
         for each in counters:
             assert dict(each.attributes) == {**shared, "gen_ai.token.modality": "unknown"}
+
+
+class KeepingMeter(metrics.NoOpMeter):
+    """Keeps the attributes of a histogram as earlier SDKs do: the dictionary itself."""
+
+    def __init__(self) -> None:
+        super().__init__("keeping")
+        self.kept: list[tuple[Any, dict[str, Any]]] = []
+
+    def create_histogram(self, *args: Any, **options: Any) -> metrics.Histogram:
+        kept = self.kept
+
+        class Keeping(metrics.NoOpHistogram):
+            def record(self, amount: float, attributes: Any = None, context: Any = None) -> None:
+                kept.append((attributes, dict(attributes)))
+
+        return Keeping("keeping")
+
+
+async def test_attributes_that_were_recorded_do_not_change() -> None:
+    meter = KeepingMeter()
+    provider: Any = type("Provider", (), {"get_meter": lambda *_args, **_options: meter})()
+    observer = OpenTelemetryObserver(meter_provider=provider)
+    for body in (Body(*WHOLE), Body(chunk("cut"))):
+        async with client_for(body) as client:
+            stream = open_chat_stream(client=client, observer=observer, **REQUEST)
+            with suppress(StreamTruncatedError):
+                await read(stream)
+    assert len(meter.kept) > 6
+    assert all(now == then for now, then in meter.kept)
 
 
 async def test_the_time_between_chunks_adds_up(sdk: SDK) -> None:
