@@ -194,8 +194,7 @@ def record_error(error: BaseException) -> RecordedError:
     own = next((cls for cls in type(error).__mro__ if _CLASSES.get(cls.__name__) is cls), None)
     if own is None:
         return RecordedError(type="", message=type(error).__name__)
-    names = next((names for cls, names in _DETAILS.items() if isinstance(error, cls)), ())
-    details = _to_json({name: getattr(error, name) for name in names})
+    details = _to_json({name: getattr(error, name) for name in _details_of(own)})
     if not isinstance(error, APIError):
         return RecordedError(type=own.__name__, message=str(error), details=details)
     return RecordedError(
@@ -208,6 +207,10 @@ def record_error(error: BaseException) -> RecordedError:
     )
 
 
+def _details_of(own: type[WriterError]) -> tuple[str, ...]:
+    return next((names for cls, names in _DETAILS.items() if issubclass(own, cls)), ())
+
+
 def rebuild_error(recorded: RecordedError) -> WriterError:
     """The error that was recorded, of the same class if that is known here."""
     if not recorded.type:
@@ -215,10 +218,11 @@ def rebuild_error(recorded: RecordedError) -> WriterError:
             f"The producer failed with {recorded.message}, which is not an error of the model's; "
             "its own log says more."
         )
-    cls = _CLASSES.get(recorded.type)
-    details: dict[str, Any] = {} if cls is None else json.loads(recorded.details)
-    if cls is None:
-        cls = APIError
+    cls = _CLASSES.get(recorded.type, APIError)
+    # A producer of another version may know others.
+    known = _details_of(cls)
+    details: dict[str, Any] = json.loads(recorded.details)
+    details = {name: value for name, value in details.items() if name in known}
     if not issubclass(cls, APIError):
         return cls(recorded.message, **details)
     return cls(
