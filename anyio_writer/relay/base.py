@@ -327,9 +327,9 @@ class Relay(Log):
         raises what the producer's stream ended with: the same class, message, status, body and
         request ID, and ``completion`` as this reader knows it.
 
-        All readers number the events alike, from 1, whatever they subscribed to. So a reader that
-        has seen ``n`` events of ``stream.generation`` goes on anywhere with ``skip=n`` and that
-        ``generation``.
+        All readers number the events alike, from 1. All events count, also those that a
+        subscription to some types leaves out. So a reader that has seen ``n`` events of
+        ``stream.generation`` goes on anywhere with ``skip=n`` and that ``generation``.
 
         Args:
             key: Whose answer.
@@ -451,6 +451,7 @@ class Relay(Log):
         response_format: type[T],
         tools: Iterable[FunctionTool[..., Any]] = (),
         skip: int = 0,
+        generation: int | None = None,
         **reading: Unpack[ReadingConfiguration],
     ) -> AbstractAsyncContextManager[RelayedStream[T]]: ...
 
@@ -463,6 +464,7 @@ class Relay(Log):
         response_format: None = None,
         tools: Iterable[FunctionTool[..., Any]] = (),
         skip: int = 0,
+        generation: int | None = None,
         **reading: Unpack[ReadingConfiguration],
     ) -> AbstractAsyncContextManager[RelayedStream[None]]: ...
 
@@ -475,6 +477,7 @@ class Relay(Log):
         response_format: object,
         tools: Iterable[FunctionTool[..., Any]] = (),
         skip: int = 0,
+        generation: int | None = None,
         **reading: Unpack[ReadingConfiguration],
     ) -> AbstractAsyncContextManager[RelayedStream[Any]]: ...
 
@@ -487,6 +490,7 @@ class Relay(Log):
         response_format: type[T],
         tools: Iterable[FunctionTool[..., Any]] = (),
         skip: int = 0,
+        generation: int | None = None,
         **reading: Unpack[ReadingConfiguration],
     ) -> AbstractAsyncContextManager[RelayedConversation[T]]: ...
 
@@ -499,6 +503,7 @@ class Relay(Log):
         response_format: None = None,
         tools: Iterable[FunctionTool[..., Any]] = (),
         skip: int = 0,
+        generation: int | None = None,
         **reading: Unpack[ReadingConfiguration],
     ) -> AbstractAsyncContextManager[RelayedConversation[None]]: ...
 
@@ -511,6 +516,7 @@ class Relay(Log):
         response_format: object,
         tools: Iterable[FunctionTool[..., Any]] = (),
         skip: int = 0,
+        generation: int | None = None,
         **reading: Unpack[ReadingConfiguration],
     ) -> AbstractAsyncContextManager[RelayedConversation[Any]]: ...
 
@@ -523,6 +529,7 @@ class Relay(Log):
         response_format: object = None,
         tools: Iterable[FunctionTool[..., Any]] = (),
         skip: int = 0,
+        generation: int | None = None,
         **reading: Unpack[ReadingConfiguration],
     ) -> AsyncGenerator[Any]:
         """Start an answer, or follow it if somebody has started it already, on any machine.
@@ -544,6 +551,8 @@ class Relay(Log):
             response_format: As for ``open_stream()``.
             tools: As for ``open_stream()``.
             skip: As for ``open_stream()``.
+            generation: Which of the key's answers ``skip`` speaks of. Another one, which may have
+                been started just now, comes from its first event; ``stream.generation`` tells.
             reading: As for ``open_stream()``.
 
         Yields:
@@ -552,7 +561,8 @@ class Relay(Log):
         Raises:
             ConfigurationError: A setting is invalid or unknown. As for the next two, nothing was
                 started then.
-            InvalidParameterError: The key, ``skip`` or one of the tools is invalid.
+            InvalidParameterError: The key, ``skip``, ``generation`` or one of the tools is
+                invalid.
             TypeError: The response format is not a type that could be read.
             RelayUnavailableError: The relay's server cannot be reached.
             Exception: What ``open_stream`` raises, if it was called. What entering the stream
@@ -562,14 +572,15 @@ class Relay(Log):
         _check_key(key)
         # What is invalid is refused before anything is started.
         check_count("skip", skip, InvalidParameterError, least=0)
+        check_count("generation", generation, InvalidParameterError, optional=True)
         settings = _settings(reading)
         value_reader = reader_of(response_format)
         functions = functions_by_name(tools)
         while True:
-            lease, generation = await self._elect(key)
+            lease, elected = await self._elect(key)
             if lease is not None:
                 await self._start(lease, open_stream)
-            source = self._source(key, skip, generation or None, 0.0, None)
+            source = self._source(key, skip, elected or None, 0.0, None)
             try:
                 kind = await source.read_kind()
                 break
@@ -578,6 +589,8 @@ class Relay(Log):
                     raise
                 # Lost, or forgotten, since the election: there may be another one.
                 await anyio.sleep(_PAUSE)
+        if generation not in (None, source.generation):
+            skip = 0
         cls: type[Any] = RelayedStream if kind == "stream" else RelayedConversation
         async with cls(
             source, settings, response_format=value_reader, tools=functions, skip=skip

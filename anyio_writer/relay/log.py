@@ -176,7 +176,8 @@ class Log(ABC):
         """Forget a key's answer after so many seconds, instead of ``ttl`` seconds after its end.
 
         At once by default: a producer loses its lease, and readers get
-        ``RelayedAnswerGoneError``.
+        ``RelayedAnswerGoneError``. If the answer still runs and ``after`` is not 0, the
+        producer's next write sets ``ttl`` seconds again: call it when the answer has ended.
 
         Returns:
             Whether there was an answer.

@@ -122,7 +122,7 @@ STOP: Final = Script("""
 if redis.call('EXISTS', KEYS[1], KEYS[2]) < 2 then
   return 0
 end
-redis.call('PEXPIRE', KEYS[1], redis.call('PTTL', KEYS[1]))
+redis.call('PEXPIRE', KEYS[1], math.max(redis.call('PTTL', KEYS[1]), 1))
 redis.call('HSET', KEYS[1], 'stop', '1')
 return 1
 """)

@@ -1104,7 +1104,9 @@ async def test_a_wrong_request_is_its_callers_error(machine: Machine, key: str) 
             assert await stream.get_final_text() == "Hello world"
 
 
-@pytest.mark.parametrize("wrong", [{"skip": -1}, {"tools": [3]}, {"response_format": 3}, {"x": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"skip": -1}, {"generation": 0}, {"tools": [3]}, {"response_format": 3}, {"x": 1}]
+)
 async def test_nothing_is_started_for_wrong_options(
     machine: Machine, key: str, wrong: dict[str, Any]
 ) -> None:
@@ -1127,6 +1129,24 @@ async def test_an_answer_that_ended_is_joined(machine: Machine, key: str) -> Non
         await relay.expire(key)
         async with relay.start_or_join(key, hello, skip=2) as stream:
             assert await stream.get_final_text() == "Hello world"
+
+
+async def test_who_skips_events_of_a_lost_answer_gets_all_of_the_next(
+    machine: Machine, key: str
+) -> None:
+    async with machine() as relay:
+        lease = (await relay.elect(key, "token")).lease
+        assert lease is not None
+        await relay.append(lease, 1, encode([Header("stream"), chunk("Hi")]), 2)
+        await relay.release(lease)
+        seen: list[list[Any]] = []
+        generation = lease.generation
+        for _ in range(2):  # the first starts the next answer, the second goes on in it
+            async with relay.start_or_join(key, hello, skip=2, generation=generation) as stream:
+                generation = stream.generation
+                seen.append([told(event) async for event in stream])
+        whole = await follow(relay, key)
+    assert seen == [whole.events, whole.events[2:]]
 
 
 async def test_a_lost_answer_is_started_by_the_next(machine: Machine, key: str) -> None:
