@@ -82,6 +82,11 @@ class Relay(Log):
         check_count("flush_bytes", flush_bytes, ConfigurationError)
         if ttl < lease:
             raise ConfigurationError(f"ttl ({ttl} s) must not be shorter than lease ({lease} s).")
+        if flush > lease:
+            raise ConfigurationError(
+                f"flush ({flush} s) must not be longer than lease ({lease} s): an end is written "
+                "no sooner than that."
+            )
         self._ttl = ttl
         self._lease = lease
         self._flush = flush

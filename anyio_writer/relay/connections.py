@@ -43,7 +43,8 @@ _LONGEST_PAUSE: Final = 0.5
 """How long to wait between two tries, in seconds."""
 
 _KEPT_IDLE: Final = 10.0
-"""For how many seconds a connection is kept that no reader waits on."""
+"""For how many seconds a connection is kept at least that no reader waits on; twice as long at
+most."""
 
 _PASSING: Final = (
     ConnectionError,
@@ -89,6 +90,7 @@ class Connections:
         self._shared: dict[Address, BaseConnection] = {}
         self._connecting = anyio.Lock()
         self._idle: dict[Address, deque[tuple[float, BaseConnection]]] = {}
+        self._is_ending_idle = False
         self._home: Address = url.host, url.port
         self._nodes: dict[int, Address] = {}  # of a cluster, by slot
         self._is_closed = False
@@ -221,11 +223,20 @@ class Connections:
         if self._is_closed:
             connection.invalidate()
             return
-        now = anyio.current_time()
-        idle = self._idle.setdefault(address, deque())
-        idle.append((now, connection))
-        while idle[0][0] < now - _KEPT_IDLE:
-            idle.popleft()[1].invalidate()
+        self._idle.setdefault(address, deque()).append((anyio.current_time(), connection))
+        if not self._is_ending_idle:
+            self._is_ending_idle = True
+            self._tasks.start_soon(self._end_idle, name="end of connections without readers")
+
+    async def _end_idle(self) -> None:
+        """End connections that no reader has waited on for a while, until there are none."""
+        while any(self._idle.values()):
+            await anyio.sleep(_KEPT_IDLE)
+            kept_since = anyio.current_time() - _KEPT_IDLE
+            for idle in self._idle.values():
+                while idle and idle[0][0] <= kept_since:
+                    idle.popleft()[1].invalidate()
+        self._is_ending_idle = False
 
     async def _make(self, address: Address) -> BaseConnection:
         if self._is_closed:

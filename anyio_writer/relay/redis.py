@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,6 +60,10 @@ class RedisRelay(Relay):
         super().__init__(ttl=ttl, lease=lease, flush=flush, flush_bytes=flush_bytes)
         if not isinstance(prefix, str) or "{" in prefix or "}" in prefix:
             raise ConfigurationError(f"prefix must be a text without braces, not {prefix!r}.")
+        if math.inf in (lease, ttl):
+            raise ConfigurationError(
+                "Everything in Redis expires: ttl and lease must be so many seconds, not infinite."
+            )
         self._url = parse_url(url)
         self._ssl_context = ssl_context
         self._prefix = prefix

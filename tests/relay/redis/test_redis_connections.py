@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from anyio_writer import (
     RelayUnavailableError,
     chat_stream_from,
 )
-from anyio_writer.relay import RedisRelay
+from anyio_writer.relay import RedisRelay, connections
 from tests.relay.redis.proxy import Proxy
 from tests.relay.redis.redis_server import RedisServer, free_port
 from tests.relay.relay_helpers import (
@@ -258,6 +259,11 @@ def test_wrong_options() -> None:
             RedisRelay("valkey://localhost", **options)
     with pytest.raises(ConfigurationError, match="ttl"):
         RedisRelay("valkeys://localhost", ttl=1, lease=2)
+    with pytest.raises(ConfigurationError, match="flush"):
+        RedisRelay("valkeys://localhost", lease=1, flush=2)
+    for endless in ({"ttl": math.inf}, {"ttl": math.inf, "lease": math.inf}):
+        with pytest.raises(ConfigurationError, match="expires"):
+            RedisRelay("valkeys://localhost", **endless)
 
 
 @pytest.mark.parametrize("starts", [True, False])
@@ -310,3 +316,23 @@ async def test_many_readers_share_few_connections(redis: RedisServer) -> None:
             for _ in range(50):
                 tg.start_soon(follow, relay, "answer")
         assert redis.connections() <= 2
+
+
+async def test_connections_of_readers_that_are_gone_end(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "_KEPT_IDLE", 0.1)
+    async with RedisRelay(redis.url) as relay:
+        for key in ("one", "two"):  # it works again after there were none
+            end = anyio.Event()
+            stream = chat_stream_from(Body(chunk("Hello"), end, chunk(None, "stop")))
+            readers = [Seen() for _ in range(5)]
+            async with stream, anyio.create_task_group() as tg:
+                tg.start_soon(relay.publish, key, stream)
+                for reader in readers:
+                    tg.start_soon(partial(follow, relay, key, reader, wait=5))
+                for reader in readers:
+                    await reader.until(2)
+                end.set()
+            assert all(reader.error is None for reader in readers)
+            await redis.until_connections(1)
