@@ -252,9 +252,9 @@ class Production:
             return
         if self._stop_wanted and self._stream is not None:
             await self._stream.close()
-        if self._events is not None:
-            self._take(self._events.batch_nowait())
-        if not self._is_ending:  # else this is a second try
+        if not self._is_ending:  # else this is a second try, and nothing comes behind an end
+            if self._events is not None:
+                self._take(self._events.batch_nowait())
             self._enqueue([structs.replace(end, after=self._recorder.after)], end.state)
         await self._send()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup, TaskStatus
 
 from anyio_writer import (
     LeaseLostError,
@@ -216,3 +217,48 @@ async def test_stop_comes_with_the_next_append() -> None:
             assert await relay.stop("key")
             with pytest.raises(ProducerStoppedError):
                 await reader.until_done()
+
+
+async def test_nothing_comes_behind_an_end_that_is_recorded_at_the_second_try(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The relay is left, so the answer ends; then the producer is cancelled, too."""
+    began, more = anyio.Event(), anyio.Event()
+
+    async def hang_once(*_: Any) -> None:
+        if not began.is_set():
+            began.set()
+            await anyio.sleep_forever()
+
+    async def renew(*, task_status: TaskStatus[TaskGroup]) -> None:
+        async with anyio.create_task_group() as group:
+            task_status.started(group)
+            await anyio.sleep_forever()
+
+    async with Log(finish=hang_once) as relay, anyio.create_task_group() as others:
+        renewing: TaskGroup = await others.start(renew)
+        lease = (await relay.elect("key", "token")).lease
+        assert lease is not None
+        production = Production(relay, "key", lease_time=5, flush=1e-6, flush_bytes=1)
+        seen = Seen()
+        async with (
+            chat_stream_from(Body(chunk("one"), more, chunk("two"), STALL)) as stream,
+            anyio.create_task_group() as tg,
+        ):
+            production.subscribe(stream)
+            tg.start_soon(seen.watch, stream.subscribe())
+
+            async def produce() -> None:
+                await production.begin(stream)
+                await production.follow()
+
+            tg.start_soon(production.run, lease, renewing, produce)
+            await seen.until(2)
+            renewing.cancel_scope.cancel()
+            await began.wait()
+            more.set()
+            await seen.until(4)
+            tg.cancel_scope.cancel()
+        status = await relay.status("key")
+    assert (status.state, status.events) == ("stopped", 2)
+    assert not caplog.records
