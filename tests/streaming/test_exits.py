@@ -594,7 +594,7 @@ async def test_a_time_limit_leaves_nothing() -> None:
     async with ChatServer(Reply(body=[Stall()])) as server, httpx.AsyncClient() as client:
         with pytest.raises(WriterError):
             async with open_chat_stream(
-                **REQUEST, base_url=server.url, client=client, timeouts=Timeouts(first_content=0.05)
+                **REQUEST, base_url=server.url, client=client, timeouts=Timeouts(first_content=0.3)
             ) as stream:
                 await stream.until_done()
         assert not busy_slots(client)
