@@ -11,6 +11,7 @@ from .base import Relay
 from .log import Election, EndState, Entry, Lease, Receipt, RelayStatus, State
 from .scripts import APPEND, ELECT, EXPIRE, FINISH, RELEASE, STATUS, STOP, Script
 from .server_url import parse_url
+from .sharing import SharedWaits
 
 if TYPE_CHECKING:
     from .connections import Connections
@@ -29,7 +30,7 @@ class RedisRelay(Relay):
     """Answers in Redis (from 6.2 on) or Valkey, a single server or a cluster.
 
     Entering it connects. There is one connection for all that does not wait, and one for each
-    reader that waits for its next entry. It needs the extra ``relay``.
+    answer whose readers wait for its next entry. It needs the extra ``relay``.
 
     Args:
         url: ``redis://user:password@host:port/database``; ``rediss`` for TLS, ``valkey`` and
@@ -70,6 +71,7 @@ class RedisRelay(Relay):
         self._lease_ms = _milliseconds(lease)
         self._ttl_ms = _milliseconds(ttl)
         self._open_connections: Connections | None = None
+        self._waits: SharedWaits[Any] = SharedWaits()
 
     # Lifetime.
 
@@ -146,18 +148,22 @@ class RedisRelay(Relay):
                 name, lambda c: c.create_request(b"XREAD", b"COUNT", _READ_AT_ONCE, *tail)
             )
         else:
-            reply = await self._connections.wait(
-                name,
+            reply = await self._waits.ask(
+                (name, after),
                 wait,
-                lambda c, block, timeout: c.create_request(
-                    b"XREAD",
-                    b"COUNT",
-                    _READ_AT_ONCE,
-                    b"BLOCK",
-                    block,
-                    *tail,
-                    timeout=timeout,
-                    disconnect_on_cancellation=True,
+                lambda seconds: self._connections.wait(
+                    name,
+                    seconds,
+                    lambda c, block, timeout: c.create_request(
+                        b"XREAD",
+                        b"COUNT",
+                        _READ_AT_ONCE,
+                        b"BLOCK",
+                        block,
+                        *tail,
+                        timeout=timeout,
+                        disconnect_on_cancellation=True,
+                    ),
                 ),
             )
         if not reply:

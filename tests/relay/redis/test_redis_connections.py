@@ -308,6 +308,29 @@ async def test_cancelled_readers_leave_no_connection(redis: RedisServer) -> None
     await redis.until_connections(0)
 
 
+async def test_readers_of_one_answer_share_a_connection(redis: RedisServer) -> None:
+    """They wait for the same entry, so it is asked for once, also when the one that asks leaves."""
+    seen = [Seen() for _ in range(20)]
+    go_on = anyio.Event()
+    body = Body(*HELLO[:2], go_on, *HELLO[2:])
+    async with RedisRelay(redis.url) as one, RedisRelay(redis.url) as other:
+        before = redis.connections()
+        async with anyio.create_task_group() as tg, anyio.create_task_group() as leaving:
+            leaving.start_soon(partial(follow, other, "answer", wait=5))
+            for each in seen:
+                tg.start_soon(partial(follow, other, "answer", each, wait=5))
+            tg.start_soon(publish, one, "answer", chat_stream_from(body))
+            for each in seen:
+                await each.until(4)
+            assert redis.connections() - before <= 2
+            leaving.cancel_scope.cancel()
+            go_on.set()
+    for each in seen:
+        assert each.error is None
+        assert each.events == seen[0].events
+        assert len(each.events) == 12
+
+
 async def test_many_readers_share_few_connections(redis: RedisServer) -> None:
     """Readers of an answer that has ended do not wait, so they need none of their own."""
     async with RedisRelay(redis.url) as relay:
