@@ -50,10 +50,7 @@ async def demonstrate(port: int) -> None:
         sys.exit("The demonstration wants Redis or Valkey: apt-get install redis-server")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         redis_port = listener.getsockname()[1]
-    async with (
-        ChatServer(text_reply(ANSWER * 3, pace=0.15)) as model,
-        anyio.create_task_group() as tasks,
-    ):
+    async with ChatServer(text_reply(ANSWER * 3, pace=0.15)) as model:
         environment = os.environ | {
             "WRITER_API_KEY": "demo",
             "WRITER_BASE_URL": model.url,
@@ -61,24 +58,18 @@ async def demonstrate(port: int) -> None:
             "NO_PROXY": "*",
         }
         with tempfile.TemporaryDirectory() as folder:
-            redis = [
-                "--bind",
-                "127.0.0.1",
-                "--port",
-                str(redis_port),
-                "--save",
-                "",
-                "--dir",
-                folder,
-            ]
-            tasks.start_soon(keep_running, "Redis", [program, *redis], environment)
-            await listening(redis_port)
-            for each in (port, port + 1):
-                command = [sys.executable, "-m", __spec__.name, "--port", str(each)]
-                tasks.start_soon(keep_running, f"http://127.0.0.1:{each}", command, environment)
-            print("Ask at one of them, and open the page's address at the other one, too.")
-            await stopped()
-            tasks.cancel_scope.cancel()
+            redis = f"{program} --bind 127.0.0.1 --port {redis_port} --dir {folder} --save".split()
+            async with anyio.create_task_group() as outer:
+                outer.start_soon(keep_running, "Redis", [*redis, ""], environment)
+                await listening(redis_port)
+                async with anyio.create_task_group() as servers:  # they end before Redis does
+                    for name, each in (("a server", port), ("another server", port and port + 1)):
+                        command = [sys.executable, "-m", __spec__.name, "--port", str(each)]
+                        servers.start_soon(keep_running, name, command, environment)
+                    print("Ask at one of them, and open the page's address at the other one, too.")
+                    await stopped()
+                    servers.cancel_scope.cancel()
+                outer.cancel_scope.cancel()
 
 
 async def keep_running(name: str, command: list[str], environment: dict[str, str]) -> None:
@@ -113,7 +104,7 @@ async def listening(port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--demo", action="store_true", help="two servers, and all that they need")
-    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--port", type=int, default=8080, help="0 lets the system choose")
     arguments = parser.parse_args()
     run = demonstrate if arguments.demo else serve_one
     anyio.run(partial(run, arguments.port), backend="trio")

@@ -247,8 +247,7 @@ async def test_without_redis_the_browser_is_left_to_connect_again() -> None:
 async def test_the_demonstration(tmp_path: Path) -> None:
     if PROGRAM is None:
         pytest.skip("Debian's redis-server is not installed")
-    port = free_port()
-    arguments = ["-m", "examples.resumable.serve", "--demo", "--port", str(port)]
+    arguments = ["-m", "examples.resumable.serve", "--demo", "--port", "0"]
     with running(arguments, tmp_path) as app, anyio.fail_after(PATIENCE):
         found: set[str] = set()
         while len(found) < 2:
