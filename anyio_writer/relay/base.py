@@ -167,7 +167,10 @@ class Relay(Log):
             raise RelayUnavailableError(
                 "The relay is not open: use it within its 'async with' block."
             )
-        if self._loop != current_token():
+        self._check_loop()
+
+    def _check_loop(self) -> None:
+        if self._loop not in (None, current_token()):
             raise WriterError(
                 "A relay serves the event loop that entered it. Make another one for each."
             )

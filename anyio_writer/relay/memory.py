@@ -169,6 +169,7 @@ class MemoryRelay(Relay):
     def _check_connected(self) -> None:
         if self._is_closed:
             raise RelayUnavailableError("The relay is not open, so it stores nothing.")
+        self._check_loop()
 
     def _find(self, key: str) -> _Answer | None:
         answer = self._answers.get(key)

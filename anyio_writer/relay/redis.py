@@ -97,6 +97,7 @@ class RedisRelay(Relay):
     def _connections(self) -> Connections:
         if self._open_connections is None:
             raise RelayUnavailableError("The relay is not open, so nothing can be asked of it.")
+        self._check_loop()
         return self._open_connections
 
     # Producers.

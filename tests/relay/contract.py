@@ -1331,6 +1331,18 @@ async def test_a_relay_is_used_inside_its_block(machine: Machine, key: str) -> N
         await relay.__aenter__()
 
 
+async def test_another_event_loop_is_refused(machine: Machine, key: str) -> None:
+    async with machine() as relay:
+
+        async def other() -> None:
+            for ask in (relay.status, relay.stop, relay.expire):
+                with pytest.raises(WriterError, match="event loop"):
+                    await ask(key)
+
+        with anyio.fail_after(HANGS):
+            await anyio.to_thread.run_sync(anyio.run, other)
+
+
 async def test_who_waits_when_a_relay_is_left(machine: Machine, key: str) -> None:
     """A reader and a producer in tasks of others get an error, and the end is recorded."""
     reader = Seen()
