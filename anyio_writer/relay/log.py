@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from ..errors import LeaseLostError
+
 State: TypeAlias = Literal["running", "complete", "failed", "stopped", "lost", "unknown"]
 """``lost``: it did not end, and nobody holds the lease. ``unknown``: there is nothing."""
 
@@ -30,6 +32,14 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     token: str
     generation: int
+
+
+def lease_lost_error(lease: Lease) -> LeaseLostError:
+    """What a producer gets whose lease is gone, for whatever reason."""
+    return LeaseLostError(
+        f"The lease on {lease.key!r} is gone, so nothing more can be published there: it ran out, "
+        "or the key was deleted, or another producer has taken it over."
+    )
 
 
 class Election(NamedTuple):

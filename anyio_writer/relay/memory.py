@@ -8,9 +8,9 @@ import time
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ..errors import LeaseLostError, RelayUnavailableError
+from ..errors import RelayUnavailableError
 from .base import Relay
-from .log import Election, EndState, Entry, Lease, Receipt, RelayStatus
+from .log import Election, EndState, Entry, Lease, Receipt, RelayStatus, lease_lost_error
 
 
 class _Answer:
@@ -183,9 +183,7 @@ class MemoryRelay(Relay):
         """The answer of which this is the lease."""
         answer = self._find(lease.key)
         if answer is None or answer.token != lease.token or not self._holds(answer):
-            raise LeaseLostError(
-                f"The lease on {lease.key!r} has run out, so nothing more can be published there."
-            )
+            raise lease_lost_error(lease)
         return answer
 
     def _holds(self, answer: _Answer) -> bool:

@@ -6,9 +6,9 @@ import math
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import ConfigurationError, LeaseLostError, RelayUnavailableError
+from ..errors import ConfigurationError, RelayUnavailableError
 from .base import Relay
-from .log import Election, EndState, Entry, Lease, Receipt, RelayStatus, State
+from .log import Election, EndState, Entry, Lease, Receipt, RelayStatus, State, lease_lost_error
 from .scripts import APPEND, ELECT, EXPIRE, FINISH, RELEASE, STATUS, STOP, Script
 from .server_url import parse_url
 from .sharing import SharedWaits
@@ -131,9 +131,7 @@ class RedisRelay(Relay):
             *more,
         )
         if entries == _LOST:
-            raise LeaseLostError(
-                f"The lease on {lease.key!r} has run out, so nothing more can be published there."
-            )
+            raise lease_lost_error(lease)
         return Receipt(entries, bool(stop_wanted))
 
     async def release(self, lease: Lease) -> None:
