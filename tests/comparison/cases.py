@@ -137,7 +137,7 @@ CASES: Final = [
         HELLO,
     ),
     Case(
-        "the first choice to come has the index 1",
+        "the first choice to arrive has the index 1",
         data(text("lo", "stop", index=1), text("Hello", "stop")),
         "IndexError",
         "text 'Hello'; stop; text 'lo'; stop",
@@ -163,7 +163,7 @@ CASES: Final = [
         "text 'Hello'; stop; status 'finished'",
     ),
     Case(
-        "a chunk without usage behind the one with it",
+        "a chunk without usage after the one with it",
         data(text("Hello"), STOP, USAGE, {**USAGE, "usage": None}),
         HELLO,
         f"{HELLO}; 3 tokens",
@@ -184,13 +184,13 @@ CASES: Final = [
         "APIStreamError, keeping text 'Hel'",
     ),
     Case(
-        "error beside a choice",
+        "error in a chunk with a choice",
         data(text("Hel"), text("", "error", error={"message": "overloaded"})),
         "text 'Hel'; error",
         "APIStreamError, keeping text 'Hel'",
     ),
     Case(
-        "error in a field of its own",
+        "error in an SSE field of its own",
         data(text("Hel")) + 'error: {"message":"overloaded"}\n\n',
         "text 'Hel'; None",
         "APIStreamError, keeping text 'Hel'",
@@ -214,13 +214,13 @@ CASES: Final = [
         HELLO,
     ),
     Case(
-        "comment behind an event with an id",
+        "comment after an event with an id",
         "id: 1\n" + data(text("Hello")) + ": ping\n\n" + data(STOP),
         "JSONDecodeError",
         HELLO,
     ),
     Case(
-        "empty data as a heartbeat behind an event with an id",
+        "empty data as a heartbeat after an event with an id",
         "id: 1\n" + data(text("Hello"), "", STOP),
         "JSONDecodeError",
         HELLO,
@@ -232,7 +232,7 @@ CASES: Final = [
         HELLO,
     ),
     Case(
-        "comment wrapped into data",
+        "comment sent as data",
         data(": keepalive", text("Hello"), STOP),
         "JSONDecodeError",
         HELLO,
@@ -250,7 +250,7 @@ CASES: Final = [
         HELLO,
     ),
     Case(
-        "whole message behind its deltas",
+        "whole message after its deltas",
         data(
             text("Hel"),
             text("lo"),
@@ -445,8 +445,8 @@ CASES: Final = [
 HEAD: Final = """\
 # Compared with the official SDK
 
-Servers are known to send these streams. The table shows what the `chat.stream()` helper of
-writer-sdk 3.0.0 makes of them, and what this library makes of them. "Done" counts the
+Servers are known to send these streams. The table shows the results of the `chat.stream()` helper of
+writer-sdk 3.0.0 and of this library. "Done" counts the
 `tool_calls.function.arguments.done` events, which an application waits for before it runs a tool.
 
 `tests/comparison` runs both on every row. The table is generated:
