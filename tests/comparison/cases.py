@@ -445,9 +445,9 @@ CASES: Final = [
 HEAD: Final = """\
 # Compared with the official SDK
 
-Servers are known to send these streams. The table shows the results of the `chat.stream()` helper of
-writer-sdk 3.0.0 and of this library. "Done" counts the
-`tool_calls.function.arguments.done` events, which an application waits for before it runs a tool.
+Servers are known to send these streams. The table shows the results of the `chat.stream()` helper
+of writer-sdk 3.0.0 and of this library. "Done" counts the `tool_calls.function.arguments.done`
+events, which an application waits for before it runs a tool.
 
 `tests/comparison` runs both on every row. The table is generated:
 `python tests/comparison/cases.py > docs/compared-with-the-sdk.md`.
