@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import math
+import re
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -60,7 +61,7 @@ _PASSING: Final = (
 )
 """Errors that time or another connection may cure."""
 
-_PASSING_CODES: Final = ("OOM", "MASTERDOWN", "MISCONF", "NOREPLICAS", "BUSY", "UNBLOCKED")
+_PASSING_CODES: Final = re.compile(r"\b(OOM|MASTERDOWN|MISCONF|NOREPLICAS|BUSY|UNBLOCKED)\b")
 """The same, of errors that have no class of their own."""
 
 
@@ -325,7 +326,7 @@ def _is_passing(error: Exception) -> bool:
     if isinstance(error, _PASSING):
         return True
     # Older servers put the code of an error in a script behind a sentence about the script.
-    return isinstance(error, RedisError) and any(code in str(error) for code in _PASSING_CODES)
+    return isinstance(error, RedisError) and bool(_PASSING_CODES.search(str(error)))
 
 
 def _unavailable(error: Exception, seconds: float) -> RelayUnavailableError:

@@ -297,14 +297,20 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         except Exception as exc:  # whatever it is, the subscribers must hear of it
             self._end(exc)
         finally:
-            if not lifetime.ended.is_set():
-                self._end(self._outcome(), is_cancelled=True)  # from outside
             try:
-                with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
-                    await self._source.aclose()
-            finally:
-                lifetime.opened.set()
-                lifetime.finished.set()
+                if not lifetime.ended.is_set():
+                    self._end(self._outcome(), is_cancelled=True)  # from outside
+            finally:  # an observer may raise what ends the process
+                await self._close_source()
+
+    async def _close_source(self) -> None:
+        lifetime = self._entered()
+        try:
+            with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
+                await self._source.aclose()
+        finally:
+            lifetime.opened.set()
+            lifetime.finished.set()
 
     def _outcome(self) -> WriterError | None:
         """What is to be said of a stream that was stopped."""

@@ -260,6 +260,28 @@ async def test_only_exceptions_are_caught() -> None:
     assert body.closed
 
 
+async def test_the_response_is_closed_whatever_an_observer_raises_at_the_end() -> None:
+    class Stopping(StreamObserver):
+        def stream_ended(self, observed: StreamEnded) -> None:
+            raise Stop
+
+    body = Body(*WHOLE[:1], STALL)
+    with pytest.raises(BaseException) as caught, anyio.fail_after(5):
+        async with client_for(body) as client:
+            with anyio.CancelScope() as scope:
+                async with open_chat_stream(
+                    client=client, observer=Stopping(), **REQUEST
+                ) as stream:
+                    await anext(stream)
+                    scope.cancel()
+                    await anext(stream)
+    group = caught.value
+    assert isinstance(group, Stop) or (
+        isinstance(group, BaseExceptionGroup) and group.subgroup(Stop) is not None
+    )
+    assert body.closed
+
+
 async def test_any_object_with_one_of_the_methods_will_do() -> None:
     ended: list[Any] = []
 
