@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import tracemalloc
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import anyio
@@ -180,38 +180,54 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     return Names(monkeypatch)
 
 
+@pytest.fixture
+def two_addresses() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A socket at 127.0.0.1, and one that listens at the same port of 127.0.0.2."""
+    while True:
+        with socket.create_server(("127.0.0.2", 0)) as listener, socket.socket() as first:
+            try:
+                first.bind(("127.0.0.1", listener.getsockname()[1]))
+            except OSError:  # somebody else's port
+                continue
+            yield first, listener
+            return
+
+
 async def test_an_address_that_refuses_is_followed_by_the_next_at_once(
-    names: Names, monkeypatch: pytest.MonkeyPatch
+    names: Names,
+    monkeypatch: pytest.MonkeyPatch,
+    two_addresses: tuple[socket.socket, socket.socket],
 ) -> None:
     monkeypatch.setattr(sockets, "_NEXT_ADDRESS", 10 * HANGS)
-    with socket.create_server(("127.0.0.2", 0)) as listener:
-        names.stand_for("127.0.0.1", "127.0.0.2")
-        with anyio.fail_after(HANGS):
-            stream = await Network().connect_tcp("name", listener.getsockname()[1])
-        assert stream.get_extra_info("server_addr") == listener.getsockname()
-        await stream.aclose()
+    _, listener = two_addresses
+    names.stand_for("127.0.0.1", "127.0.0.2")
+    with anyio.fail_after(HANGS):
+        stream = await Network().connect_tcp("name", listener.getsockname()[1])
+    assert stream.get_extra_info("server_addr") == listener.getsockname()
+    await stream.aclose()
 
 
 async def test_an_address_that_is_silent_is_given_up_for_the_next(
-    names: Names, monkeypatch: pytest.MonkeyPatch
+    names: Names,
+    monkeypatch: pytest.MonkeyPatch,
+    two_addresses: tuple[socket.socket, socket.socket],
 ) -> None:
     monkeypatch.setattr(sockets, "_NEXT_ADDRESS", 0)
     waiting: list[socket.socket] = []
-    with socket.create_server(("127.0.0.2", 0)) as listener, socket.socket() as silent:
-        port = listener.getsockname()[1]
-        silent.bind(("127.0.0.1", port))
-        silent.listen(0)
-        for _ in range(4):  # how many fit is the system's own affair
-            waiting.append(socket.socket())
-            waiting[-1].setblocking(False)
-            waiting[-1].connect_ex(("127.0.0.1", port))
-        names.stand_for("127.0.0.1", "127.0.0.2")
-        with anyio.fail_after(HANGS):
-            stream = await Network().connect_tcp("name", port)
-        assert stream.get_extra_info("server_addr") == listener.getsockname()
-        await stream.aclose()
-        for each in waiting:
-            each.close()
+    silent, listener = two_addresses
+    port = listener.getsockname()[1]
+    silent.listen(0)
+    for _ in range(4):  # how many fit is the system's own affair
+        waiting.append(socket.socket())
+        waiting[-1].setblocking(False)
+        waiting[-1].connect_ex(("127.0.0.1", port))
+    names.stand_for("127.0.0.1", "127.0.0.2")
+    with anyio.fail_after(HANGS):
+        stream = await Network().connect_tcp("name", port)
+    assert stream.get_extra_info("server_addr") == listener.getsockname()
+    await stream.aclose()
+    for each in waiting:
+        each.close()
 
 
 @pytest.mark.parametrize("turns", range(12))
