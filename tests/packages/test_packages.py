@@ -121,9 +121,12 @@ def test_the_sdist_holds_what_is_needed_to_work_on_it(sdist: Path) -> None:
         names = {PurePosixPath(*PurePosixPath(name).parts[1:]) for name in archive.getnames()}
     tracked = {
         PurePosixPath(path)
-        for path in ("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
-        + ("pyproject.toml", "tox.ini", "conftest.py", ".ci/run", "docs/index.md", "docs/conf.py")
-        + ("anyio_writer/py.typed", "examples/asgi/page.html", "benchmarks/__main__.py")
+        for path in (
+            *("README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+            *("pyproject.toml", "tox.ini", "conftest.py", ".ci/run", "docs/index.md"),
+            *("docs/conf.py", "anyio_writer/py.typed", "examples/asgi/page.html"),
+            "benchmarks/__main__.py",
+        )
     }
     assert tracked <= names
     assert {name.parts[0] for name in names if name.suffix == ".py"} >= {"tests", "anyio_writer"}
