@@ -144,4 +144,4 @@ async def test_who_asks_again_has_the_rest_of_its_time(asking: Asking) -> None:
         asking.question.may_answer.set()
     whole, rest = asking.question.asked
     assert whole > LONG - 1
-    assert 99 < rest < 100
+    assert 99 < rest <= 100  # the clock of uvloop may stand still for so long
