@@ -21,7 +21,7 @@ _OTLP: Final = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 
 @contextmanager
 def exporting() -> Generator[StreamObserver]:
-    """Set an SDK up; what is left to export is exported when the block ends.
+    """Set up an SDK; the remaining spans and metrics are exported when the block ends.
 
     Yields:
         What reports to it.

@@ -81,7 +81,7 @@ async def status(place: Place, *, as_json: bool) -> None:
     """Print what the relay knows of an answer.
 
     Raises:
-        CommandError: There is none, or any failure.
+        CommandError: There is no answer, or something failed.
     """
     out = Output(sys.stdout)
     async with _relay_at(place) as relay:

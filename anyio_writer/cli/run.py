@@ -155,7 +155,7 @@ async def chat(
         question: What to ask.
         as_json: Whether to print events instead of text.
         stats: Whether to sum the answer up; by default if text is printed, and somebody sees it.
-        observer: Who is told what the stream does.
+        observer: Is notified of what the stream does.
         client: What sends the request, if not the library's own client.
 
     Raises:

@@ -24,7 +24,7 @@ _BODY: Final = json.dumps(
         "stream": True,
     }
 )
-_MADE_UP: Final = "the answers are made up to fit the requests"
+_AUTO: Final = "it sends synthetic answers that fit the requests"
 _INTRODUCTION: Final = "Serving on {url}: there is no model, {answers}. Ctrl-C ends it."
 _COMMANDS: Final = """
 
@@ -60,7 +60,7 @@ async def serve(replies: Iterable[str], style: Style, *, host: str, port: int) -
         except OSError as exc:
             said = one_line(f"cannot listen on {host}:{port}: {exc.strerror or exc}")
             raise CommandError(said, Exit.USAGE) from exc
-        answers = _MADE_UP if words == ["auto"] else one_line(f"it answers {' · '.join(words)}", 80)
+        answers = _AUTO if words == ["auto"] else one_line(f"it answers {' · '.join(words)}", 80)
         sentence = _INTRODUCTION.format(url=server.url, answers=answers)
         commands = _COMMANDS.format(url=server.url, body=_BODY)  # not wrapped, to be copied
         await out.write(wrapped(sentence, sys.stdout) + commands)

@@ -21,6 +21,7 @@ from ..errors import RelayedAnswerGoneError as RelayedAnswerGoneError
 from ..errors import RelayUnavailableError as RelayUnavailableError
 from ..errors import UnknownKeyError as UnknownKeyError
 from ..errors import WrongKindError as WrongKindError
+from .base import ReaderOptions as ReaderOptions
 from .base import Relay as Relay
 from .log import Election as Election
 from .log import Entry as Entry

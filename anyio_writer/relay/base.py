@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack, overload
@@ -29,6 +29,7 @@ from ..errors import (
 from ..numbers import check_count, check_positive
 from ..open import reader_of
 from ..request.tools import functions_by_name
+from ..signatures import shows_arguments_of
 from ..streaming.stream import ChatCompletionStream
 from ..structured.tools import FunctionTool
 from .log import Election, Lease, Log
@@ -38,6 +39,21 @@ from .records import Kind
 from .replay import RelayedConversation, RelayedStream
 
 T = TypeVar("T")
+
+
+class ReaderOptions(ReadingConfiguration, total=False):
+    """How an answer is followed, as keyword arguments.
+
+    Attributes:
+        tools: The functions that the model could call.
+        skip: How many events not to deliver; 0 by default. Snapshots hold them all the same.
+        generation: Which of the key's answers ``skip`` speaks of; any by default.
+    """
+
+    tools: Iterable[FunctionTool[..., Any]]
+    skip: int
+    generation: int | None
+
 
 _NO_LIMITS: Final = Timeouts(first_content=None, idle=None)
 """A reader waits for as long as the producer does, which has limits of its own."""
@@ -280,11 +296,8 @@ class Relay(Log):
         key: str,
         *,
         response_format: type[T],
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
         wait: float = 0.0,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> RelayedStream[T]: ...
 
     @overload
@@ -293,11 +306,8 @@ class Relay(Log):
         key: str,
         *,
         response_format: None = None,
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
         wait: float = 0.0,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> RelayedStream[None]: ...
 
     @overload
@@ -306,23 +316,18 @@ class Relay(Log):
         key: str,
         *,
         response_format: object,
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
         wait: float = 0.0,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> RelayedStream[Any]: ...
 
+    @shows_arguments_of(ReaderOptions)
     def open_stream(
         self,
         key: str,
         *,
         response_format: object = None,
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
         wait: float = 0.0,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> RelayedStream[Any]:
         """Follow an answer from its start, while it runs or after it: a stream like any other.
 
@@ -347,9 +352,10 @@ class Relay(Log):
             generation: Which of the key's answers ``skip`` speaks of. If another producer has
                 taken the key over since, entering raises ``ProducerLostError``.
             wait: For how many seconds to wait for an answer that is still to be begun.
-            reading: ``timeouts`` and ``limits``, see ``Configuration``. Without ``timeouts`` a
-                reader waits for as long as the producer does. ``end_grace`` and
-                ``require_finish`` have no effect: how the answer ended is recorded.
+            options: These, and ``timeouts``, ``limits`` and ``observer``, see ``Configuration``.
+                Without ``timeouts`` a reader waits for as long as the producer does.
+                ``end_grace`` and ``require_finish`` have no effect: how the answer ended is
+                recorded.
 
         Raises:
             ConfigurationError: A setting is wrong or unknown.
@@ -365,11 +371,14 @@ class Relay(Log):
             RelayUnavailableError: The relay's server was away for longer than a lease lasts.
             WrongKindError: The key holds a conversation.
         """
+        skip, generation, functions, settings = _checked(key, options)
+        if wait:
+            check_positive("wait", wait, InvalidParameterError)
         return RelayedStream(
-            self._source(key, skip, generation, wait, "stream"),
-            _settings(reading),
+            self._source(key, generation, "stream", wait),
+            settings,
             response_format=reader_of(response_format),
-            tools=functions_by_name(tools),
+            tools=functions,
             skip=skip,
         )
 
@@ -379,11 +388,8 @@ class Relay(Log):
         key: str,
         *,
         response_format: type[T],
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
         wait: float = 0.0,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> RelayedConversation[T]: ...
 
     @overload
@@ -392,11 +398,8 @@ class Relay(Log):
         key: str,
         *,
         response_format: None = None,
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
         wait: float = 0.0,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> RelayedConversation[None]: ...
 
     @overload
@@ -405,45 +408,38 @@ class Relay(Log):
         key: str,
         *,
         response_format: object,
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
         wait: float = 0.0,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> RelayedConversation[Any]: ...
 
+    @shows_arguments_of(ReaderOptions)
     def open_conversation(
         self,
         key: str,
         *,
         response_format: object = None,
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
         wait: float = 0.0,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> RelayedConversation[Any]:
         """Follow a conversation: all of its rounds, with what its tools returned.
 
         Nothing is asked and no tool is run here. Arguments and errors are those of
         ``open_stream``; of ``timeouts`` only ``total`` counts.
         """
+        skip, generation, functions, settings = _checked(key, options)
+        if wait:
+            check_positive("wait", wait, InvalidParameterError)
         return RelayedConversation(
-            self._source(key, skip, generation, wait, "conversation"),
-            _settings(reading),
+            self._source(key, generation, "conversation", wait),
+            settings,
             response_format=reader_of(response_format),
-            tools=functions_by_name(tools),
+            tools=functions,
             skip=skip,
         )
 
     def _source(
-        self, key: str, skip: int, generation: int | None, wait: float, kind: Kind | None
+        self, key: str, generation: int | None, kind: Kind | None, wait: float = 0.0
     ) -> LogSource:
-        _check_key(key)
-        check_count("skip", skip, InvalidParameterError, least=0)
-        check_count("generation", generation, InvalidParameterError, optional=True)
-        if wait:
-            check_positive("wait", wait, InvalidParameterError)
         return LogSource(
             self, key, generation=generation, wait=wait, kind=kind, check=self._check_open
         )
@@ -457,10 +453,7 @@ class Relay(Log):
         open_stream: Callable[[], ChatCompletionStream[Any]],
         *,
         response_format: type[T],
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> AbstractAsyncContextManager[RelayedStream[T]]: ...
 
     @overload
@@ -470,10 +463,7 @@ class Relay(Log):
         open_stream: Callable[[], ChatCompletionStream[Any]],
         *,
         response_format: None = None,
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> AbstractAsyncContextManager[RelayedStream[None]]: ...
 
     @overload
@@ -483,10 +473,7 @@ class Relay(Log):
         open_stream: Callable[[], ChatCompletionStream[Any]],
         *,
         response_format: object,
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> AbstractAsyncContextManager[RelayedStream[Any]]: ...
 
     @overload
@@ -496,10 +483,7 @@ class Relay(Log):
         open_stream: Callable[[], Conversation[Any]],
         *,
         response_format: type[T],
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> AbstractAsyncContextManager[RelayedConversation[T]]: ...
 
     @overload
@@ -509,10 +493,7 @@ class Relay(Log):
         open_stream: Callable[[], Conversation[Any]],
         *,
         response_format: None = None,
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> AbstractAsyncContextManager[RelayedConversation[None]]: ...
 
     @overload
@@ -522,12 +503,10 @@ class Relay(Log):
         open_stream: Callable[[], Conversation[Any]],
         *,
         response_format: object,
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> AbstractAsyncContextManager[RelayedConversation[Any]]: ...
 
+    @shows_arguments_of(ReaderOptions)
     @asynccontextmanager
     async def start_or_join(  # pyright: ignore[reportInconsistentOverload] - what the log holds decides
         self,
@@ -535,10 +514,7 @@ class Relay(Log):
         open_stream: Callable[[], Any],
         *,
         response_format: object = None,
-        tools: Iterable[FunctionTool[..., Any]] = (),
-        skip: int = 0,
-        generation: int | None = None,
-        **reading: Unpack[ReadingConfiguration],
+        **options: Unpack[ReaderOptions],
     ) -> AsyncGenerator[Any]:
         """Start an answer, or follow it if somebody has started it already, on any machine.
 
@@ -561,7 +537,7 @@ class Relay(Log):
             skip: As for ``open_stream()``.
             generation: Which of the key's answers ``skip`` speaks of. Another one, which may have
                 been started just now, comes from its first event; ``stream.generation`` tells.
-            reading: As for ``open_stream()``.
+            options: These, and others as for ``open_stream()``.
 
         Yields:
             A stream, or a conversation if that is what ``open_stream`` made.
@@ -577,18 +553,14 @@ class Relay(Log):
                 raises is recorded, and raised to all readers while they iterate.
         """
         self._check_open()
-        _check_key(key)
         # What is invalid is refused before anything is started.
-        check_count("skip", skip, InvalidParameterError, least=0)
-        check_count("generation", generation, InvalidParameterError, optional=True)
-        settings = _settings(reading)
+        skip, generation, functions, settings = _checked(key, options)
         value_reader = reader_of(response_format)
-        functions = functions_by_name(tools)
         while True:
             lease, elected = await self._elect(key)
             if lease is not None:
                 await self._start(lease, open_stream)
-            source = self._source(key, skip, elected or None, 0.0, None)
+            source = self._source(key, elected or None, None)
             try:
                 kind = await source.read_kind()
                 break
@@ -667,5 +639,14 @@ def _check_stream(what: str, stream: object) -> None:
         )
 
 
-def _settings(reading: ReadingConfiguration) -> StreamSettings:
-    return resolve_reading({"timeouts": _NO_LIMITS, **reading})
+def _checked(
+    key: object, options: ReaderOptions
+) -> tuple[int, int | None, Mapping[str, FunctionTool[..., Any]], StreamSettings]:
+    """A reader's ``skip``, ``generation``, functions and settings."""
+    _check_key(key)
+    skip = options.pop("skip", 0)
+    check_count("skip", skip, InvalidParameterError, least=0)
+    generation = options.pop("generation", None)
+    check_count("generation", generation, InvalidParameterError, optional=True)
+    functions = functions_by_name(options.pop("tools", ()))
+    return skip, generation, functions, resolve_reading({"timeouts": _NO_LIMITS, **options})

@@ -71,7 +71,7 @@ class Connections:
     Args:
         url: The server, or one node of a cluster.
         tasks: Where they run.
-        patience: For how many seconds an operation is tried again.
+        retry_time: For how many seconds an operation is tried again.
         ssl_context: For TLS.
     """
 
@@ -80,13 +80,13 @@ class Connections:
         url: ServerURL,
         tasks: TaskGroup,
         *,
-        patience: float,
+        retry_time: float,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
         self._url = url
         self._ssl_context = (ssl_context or ssl.create_default_context()) if url.tls else None
-        self._patience = patience
-        self._reply_time = patience / 3  # for a reply that needs no waiting
+        self._retry_time = retry_time
+        self._reply_time = retry_time / 3  # for a reply that needs no waiting
         self._tasks = tasks
         self._shared: dict[Address, BaseConnection] = {}
         self._connecting = anyio.Lock()
@@ -117,7 +117,7 @@ class Connections:
             ask: Asks a connection.
 
         Raises:
-            RelayUnavailableError: It did not work for as long as ``patience``, or never will.
+            RelayUnavailableError: It did not work for as long as ``retry_time``, or never will.
         """
 
         async def attempt(address: Address) -> Any:
@@ -145,7 +145,7 @@ class Connections:
                 seconds.
 
         Raises:
-            RelayUnavailableError: It did not work for as long as ``patience``, or never will.
+            RelayUnavailableError: It did not work for as long as ``retry_time``, or never will.
         """
         block = min(seconds, self._reply_time)
 
@@ -182,7 +182,7 @@ class Connections:
             except MovedError as exc:
                 self._nodes[exc.slot_id] = exc.host or address[0], exc.port
                 if deadline == math.inf:
-                    deadline = anyio.current_time() + self._patience
+                    deadline = anyio.current_time() + self._retry_time
                     continue
                 error: Exception = exc
             except Exception as exc:
@@ -193,9 +193,9 @@ class Connections:
                 error = exc
                 self._forget(address)
             now = anyio.current_time()
-            deadline = min(deadline, now + self._patience)
+            deadline = min(deadline, now + self._retry_time)
             if now >= deadline:
-                raise _unavailable(error, self._patience) from error
+                raise _unavailable(error, self._retry_time) from error
             await anyio.sleep(min(pause, deadline - now))
             pause = min(2 * pause, _LONGEST_PAUSE)
 

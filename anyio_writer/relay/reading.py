@@ -101,7 +101,7 @@ class LogSource:
         """Find the answer, unless that was done.
 
         Raises:
-            UnknownKeyError: There is none.
+            UnknownKeyError: There is no answer.
             ProducerLostError: It was another generation that was asked for.
         """
         if self.generation:

@@ -89,7 +89,7 @@ class ToolResulted(msgspec.Struct, frozen=True, tag_field="type", tag="tool"):
 
 
 class RecordedError(msgspec.Struct, frozen=True):
-    """An error, as far as it can be told on another machine.
+    """An error, as far as it can be rebuilt on another machine.
 
     Attributes:
         type: The name of its class; "" for one that is not of this library.

@@ -84,7 +84,7 @@ class RedisRelay(Relay):
                 f"A RedisRelay needs {exc.name}: pip install 'anyio-writer[relay]'."
             ) from exc
         self._open_connections = Connections(
-            self._url, self._io_tasks(), patience=self._lease, ssl_context=self._ssl_context
+            self._url, self._io_tasks(), retry_time=self._lease, ssl_context=self._ssl_context
         )
         await self._open_connections.call(b"", lambda c: c.create_request(b"PING"))
 

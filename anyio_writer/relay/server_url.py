@@ -31,7 +31,7 @@ def parse_url(url: object) -> ServerURL:
     """Take a URL apart: ``redis://user:password@host:port/database``.
 
     Raises:
-        ConfigurationError: It is none. It is not shown, for it may hold a password.
+        ConfigurationError: It is not such a URL. It is not shown, because it may hold a password.
     """
     if isinstance(url, str):
         try:

@@ -1,4 +1,4 @@
-"""What observers are told, and who they are: the hooks of a stream."""
+"""The observers of a stream, and what they receive."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class BatchReceived(Observation):
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ToolStarted(Observation):
-    """A tool is called. This is told in the tool's own task, in which it then runs.
+    """A tool is called. Observers are called in the tool's own task, in which it then runs.
 
     Attributes:
         stream: Which stream has the call.
@@ -139,7 +139,7 @@ class ToolStarted(Observation):
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ToolEnded(Observation):
-    """A tool has ended, one way or another. This is told in its own task, too.
+    """A tool has ended, one way or another. Observers are called in its own task, too.
 
     Attributes:
         stream: Which stream has the call.
@@ -208,7 +208,7 @@ class ConversationEnded(Observation):
 
 
 class StreamObserver:
-    """Is told what streams do: subclass it, and override what you want to hear of.
+    """Is notified of what streams do: subclass it, and override the methods that you need.
 
     Any object will do that has one of these methods. They are plain functions, called in the task
     of the stream (the tools' in the tools' tasks), so they must not block. What they raise is

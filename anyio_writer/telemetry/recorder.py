@@ -32,7 +32,7 @@ class Recorder:
     """The record of one stream. The source and the pump write to it, all in the stream's own task.
 
     Args:
-        observers: Who is told.
+        observers: Whom to notify.
     """
 
     __slots__ = (
