@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias
 
 import anyio
@@ -108,11 +107,12 @@ class Channel:
             else:
                 events = self._drop_oldest(events)
         if events:
-            # A finaliser may have closed it in another thread just now.
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            try:
                 self._send_stream.send_nowait(events)
-                self.buffered += len(events)
-                self._notify()
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return []  # a finaliser has closed it in another thread just now
+            self.buffered += len(events)
+            self._notify()
         return unsent
 
     def _drop_oldest(self, events: Batch) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -26,6 +26,10 @@ before it lets other tasks run.
 """
 
 
+Unsent: TypeAlias = list[tuple[Channel, Batch]]
+"""The subscribers that could not take all events, each with those that it lacks."""
+
+
 class Listener(Protocol):
     """Who takes events in the step that publishes them, and so never has to be waited for."""
 
@@ -43,16 +47,12 @@ class Fanout:
         "_channels",
         "_has_ended",
         "_listener",
-        "_lossy",
         "_slow_consumer_time",
-        "_waited_for",
         "was_left",
     )
 
     def __init__(self, slow_consumer_time: float) -> None:
         self._channels: tuple[Channel, ...] = ()
-        self._waited_for: tuple[Channel, ...] = ()
-        self._lossy: tuple[Channel, ...] = ()
         self._listener: Listener | None = None
         self._slow_consumer_time = slow_consumer_time
         self._has_ended = False
@@ -64,7 +64,7 @@ class Fanout:
         if self._has_ended:
             channel.end()
         else:
-            self._set_channels((*self._channels, channel))
+            self._channels = (*self._channels, channel)
 
     def set_listener(self, listener: Listener) -> None:
         """From now on this one takes everything, before the subscribers get it."""
@@ -81,14 +81,9 @@ class Fanout:
         for channel in self._channels:
             if channel.is_closed:
                 self.was_left = self.was_left or not self._has_ended
-                self._set_channels(tuple(each for each in self._channels if not each.is_closed))
+                self._channels = tuple(each for each in self._channels if not each.is_closed)
                 break
         return self._channels
-
-    def _set_channels(self, channels: tuple[Channel, ...]) -> None:
-        self._channels = channels
-        self._waited_for = tuple(channel for channel in channels if not channel.is_lossy)
-        self._lossy = tuple(channel for channel in channels if channel.is_lossy)
 
     async def publish(
         self,
@@ -104,21 +99,48 @@ class Fanout:
             events: In order. Subscribers that join from now on do not get them.
             wait: Awaits what waits for a subscriber without capacity.
         """
-        if self._listener is not None:
-            self._listener.take(events)
-        self.select_recipients()
-        unsent = _send_nowait(events, self._waited_for)
-        if self._lossy:
-            await self._publish_to_lossy(events, self._lossy)
-        for channel, rest in unsent:
-            sending = self._send(channel, rest)
-            await (sending if wait is None else wait(sending))
+        if unsent := self.publish_nowait(events):
+            await self.send(unsent, wait)
 
-    def publish_nowait(self, events: Batch) -> bool:
-        """Hand events to all subscribers that have capacity; returns whether all had it."""
+    def publish_nowait(self, events: Batch) -> Unsent:
+        """Hand events to all subscribers that can take them now; returns the rest, to ``send``."""
         if self._listener is not None:
             self._listener.take(events)
-        return not _send_nowait(events, self.select_recipients())
+        unsent: Unsent = []
+        selections: dict[frozenset[type], Batch] = {}  # made once each
+        for channel in self.select_recipients():
+            selected = events
+            if (types := channel.types) is not None:
+                if types not in selections:
+                    selections[types] = [event for event in events if type(event) in types]
+                selected = selections[types]
+            if channel.is_lossy and _is_to_run(channel, len(selected)):
+                unsent.append((channel, selected))
+            elif selected and (rest := channel.send_nowait(selected)):
+                unsent.append((channel, rest))
+        return unsent
+
+    async def send(
+        self,
+        unsent: Unsent,
+        wait: Callable[[Awaitable[None]], Awaitable[None]] | None = None,
+    ) -> None:
+        """Send what ``publish_nowait`` has left, as ``publish`` does."""
+        lossy = [each for each in unsent if each[0].is_lossy]
+        while lossy:
+            await checkpoint()
+            lossy = [
+                (channel, rest) for channel, part in lossy if (rest := _send_part(channel, part))
+            ]
+        for channel, rest in unsent:
+            if not channel.is_lossy:
+                sending = self._send(channel, rest)
+                await (sending if wait is None else wait(sending))
+
+    def publish_at_once(self, events: Batch) -> bool:
+        """Hand events to all subscribers that have capacity; returns whether all had it."""
+        unsent = self.publish_nowait(events)
+        return not [channel for channel, rest in unsent if channel.send_nowait(rest)]
 
     def end(self) -> None:
         """No more events: subscribers receive what is buffered and then meet the end."""
@@ -128,17 +150,6 @@ class Fanout:
             channel.end()
         if self._listener is not None:
             self._listener.end()
-
-    async def _publish_to_lossy(self, events: Batch, recipients: tuple[Channel, ...]) -> None:
-        # One that has half of its buffer full is busy: it loses events rather than slow others.
-        sizes = [_size_of_part(each) for each in recipients if not _is_busy(each)]
-        size = min(sizes, default=len(events))
-        for start in range(0, len(events), size):
-            _send_nowait(events[start : start + size], recipients)
-            if any(
-                each.buffered >= _size_of_part(each) and not _is_busy(each) for each in recipients
-            ):
-                await checkpoint()
 
     async def _send(self, channel: Channel, events: Batch) -> None:
         """Send as there is capacity, until the subscriber has all events or has left."""
@@ -166,19 +177,17 @@ class Fanout:
             )
 
 
-def _send_nowait(events: Batch, recipients: tuple[Channel, ...]) -> list[tuple[Channel, Batch]]:
-    """Returns the subscribers without capacity, each with the events that it lacks."""
-    unsent: list[tuple[Channel, Batch]] = []
-    selections: dict[frozenset[type] | None, Batch] = {None: events}  # made once each
-    for channel in recipients:
-        types = channel.types
-        selected = selections.get(types)
-        if selected is None:
-            selected = [event for event in events if types is None or type(event) in types]
-            selections[types] = selected
-        if selected and (rest := channel.send_nowait(selected)):
-            unsent.append((channel, rest))
-    return unsent
+def _is_to_run(channel: Channel, count: int) -> bool:
+    """Whether a lossy subscriber should run before it gets so many events."""
+    return channel.buffered + count > _size_of_part(channel) and not _is_busy(channel)
+
+
+def _send_part(channel: Channel, events: Batch) -> Batch:
+    """Send as much as a lossy subscriber may lack before it runs; returns the rest."""
+    # One that has half of its buffer full is busy: it loses events rather than slow others.
+    size = len(events) if _is_busy(channel) else _size_of_part(channel)
+    channel.send_nowait(events[:size])
+    return events[size:]
 
 
 def _size_of_part(channel: Channel) -> int:
@@ -186,4 +195,4 @@ def _size_of_part(channel: Channel) -> int:
 
 
 def _is_busy(channel: Channel) -> bool:
-    return channel.has_ended or channel.buffered > channel.max_buffer // 2
+    return channel.is_closed or channel.has_ended or channel.buffered > channel.max_buffer // 2

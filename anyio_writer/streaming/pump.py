@@ -94,7 +94,7 @@ class Pump:
         """End a complete answer whose response does not end, without waiting."""
         if not self.has_lost_events:  # nothing comes behind a gap
             events = self._state.finish()
-            self.has_lost_events = not self._fanout.publish_nowait(events)
+            self.has_lost_events = not self._fanout.publish_at_once(events)
 
     async def drain(self) -> None:
         """Read the rest of the body, within limits, so that the connection can be used again."""
@@ -161,14 +161,14 @@ class Pump:
                 self._deadlines.chunk_received()
                 count = state.chunk_count - chunk_count
                 self._recorder.chunks_received(state, now, count, events)
-            await self._publish(events)  # before the error that followed them is raised
+            if events:
+                await self._publish(events)  # before the error that followed them is raised
 
     async def _publish(self, events: Batch) -> None:
-        if events:
+        if unsent := self._fanout.publish_nowait(events):
             self.has_lost_events = True  # unless this comes to its end
-            await self._fanout.publish(
-                events,
-                lambda wait: self._deadlines.pause(wait, is_complete=self._state.complete),
+            await self._fanout.send(
+                unsent, lambda wait: self._deadlines.pause(wait, is_complete=self._state.complete)
             )
             self.has_lost_events = False
 
