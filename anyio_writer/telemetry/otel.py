@@ -279,7 +279,8 @@ class OpenTelemetryObserver(StreamObserver):
         span = self._tracer.start_span(
             names.INVOKE_AGENT, kind=SpanKind.INTERNAL, attributes=attributes
         )
-        self._conversations[observed.conversation] = _Running(span, {})
+        # Its metric has the operation, too: the conventions report workflows there as well.
+        self._conversations[observed.conversation] = _Running(span, attributes)
 
     def conversation_ended(self, observed: ConversationEnded) -> None:
         """End the span."""
