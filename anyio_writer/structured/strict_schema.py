@@ -10,6 +10,7 @@ differences and why they are there.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
@@ -150,10 +151,19 @@ def _simplified(schema: Any) -> Any:
     while is_object(schema) and len(schema.get("allOf", ())) == 1:
         (only,) = schema["allOf"]
         schema = {key: value for key, value in schema.items() if key != "allOf"} | only
-    # A default of null adds nothing: the type allows null, or the default is invalid.
-    if is_object(schema) and "default" in schema and schema["default"] is None:
+    if is_object(schema) and "default" in schema and not _is_worth_saying(schema["default"]):
         schema = {key: value for key, value in schema.items() if key != "default"}
     return schema
+
+
+def _is_worth_saying(default: Any) -> bool:
+    if default is None:  # the type allows null, or the default is invalid
+        return False
+    try:
+        json.dumps(default, allow_nan=False)
+    except ValueError:  # infinity and the like, which JSON does not have
+        return False
+    return True
 
 
 def _check_object(schema: Schema, where: str) -> None:

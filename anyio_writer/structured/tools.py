@@ -92,7 +92,8 @@ class FunctionTool(Generic[P, R]):
         register_arguments(self.arguments_type, getattr(plain, "__qualname__", own_name))
         self._codec = _codec_of_arguments(self.arguments_type)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    # A function may have a parameter of its own that is called self.
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function."""
         return self.__wrapped__(*args, **kwargs)
 

@@ -363,6 +363,15 @@ def test_positional_only_parameters_and_defaults() -> None:
     assert f.bind(f.decode('{"a": 1, "c": 0}')) == ((1, 2), {"c": 0, "d": 4})
 
 
+def test_a_parameter_called_self() -> None:
+    @function_tool
+    def f(other: int, self: int = 1) -> int:
+        return other - self
+
+    assert called(f, '{"other": 5, "self": 2}') == 3
+    assert f(other=5, self=2) == 3
+
+
 # The arguments.
 
 

@@ -502,7 +502,15 @@ def test_a_default_that_has_no_json_is_left_out() -> None:
     class Odd(msgspec.Struct):
         x: int = object()  # type: ignore[assignment]
 
+    class Endless(msgspec.Struct):
+        x: float = float("inf")
+
+    class EndlessModel(BaseModel):
+        x: float = Field(float("inf"), title="X")
+
     assert codec_of(Odd).schema["properties"] == {"x": {"type": "integer"}}
+    assert codec_of(Endless).schema["properties"] == {"x": {"type": "number"}}
+    assert codec_of(EndlessModel).schema["properties"] == {"x": {"type": "number", "title": "X"}}
 
 
 # Values

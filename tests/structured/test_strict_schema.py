@@ -14,6 +14,8 @@ from tests.structured.structured_types import check_strict
 Schema = dict[str, Any]
 
 TEXT: Final[Schema] = {"type": "string"}
+NUMBER: Final[Schema] = {"type": "number"}
+LIST: Final[Schema] = {"type": "array", "items": NUMBER}
 CLOSED: Final[Schema] = {
     "type": "object",
     "properties": {"a": TEXT},
@@ -54,6 +56,8 @@ RULES: Final[dict[str, tuple[Schema, Schema]]] = {
         TEXT | {"description": "inner"},
     ),
     "a default of null goes": (TEXT | {"default": None}, TEXT),
+    "a default of infinity goes": (NUMBER | {"default": float("inf")}, NUMBER),
+    "a default that holds no number goes": (LIST | {"default": [float("nan")]}, LIST),
     "another default stays": (TEXT | {"default": ""}, TEXT | {"default": ""}),
     "a root that is a reference": ({"$ref": "#/$defs/A", "$defs": {"A": OPEN}}, CLOSED),
     "a root that turns out to be a reference": (
