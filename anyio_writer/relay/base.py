@@ -423,8 +423,9 @@ class Relay(Log):
     ) -> RelayedConversation[Any]:
         """Follow a conversation: all of its rounds, with what its tools returned.
 
-        Nothing is asked and no tool is run here. Arguments and errors are those of
-        ``open_stream``; of ``timeouts`` only ``total`` counts.
+        Nothing is asked and no tool is run here, so ``observer`` is told of nothing. The other
+        arguments and the errors are those of ``open_stream``; of ``timeouts`` only ``total``
+        counts.
         """
         skip, generation, functions, settings = _checked(key, options)
         if wait:
@@ -636,6 +637,10 @@ def _check_stream(what: str, stream: object) -> None:
     if not isinstance(stream, ChatCompletionStream | Conversation):
         raise InvalidParameterError(
             f"{what} a stream or a conversation, not {type(stream).__name__}."
+        )
+    if isinstance(stream, RelayedStream) and stream.skips:
+        raise InvalidParameterError(
+            "An answer is relayed on as a whole: open the stream without skip=."
         )
 
 

@@ -169,6 +169,8 @@ class RelayedStream(ChatCompletionStream[T], Generic[T]):
         tools: Mapping[str, FunctionTool[..., Any]] | None = None,
         skip: int = 0,
     ) -> None:
+        self.skips: bool = skip > 0
+        """Whether its first events are not delivered."""
         self._log = source
         self._skip = Skip(skip)
         super().__init__(

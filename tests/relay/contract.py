@@ -528,6 +528,23 @@ async def test_an_answer_is_relayed_on(machine: Machine, key: str) -> None:
     assert other.end == read.end == seen.end
 
 
+async def test_an_answer_without_its_first_events_is_not_relayed_on(
+    machine: Machine, key: str
+) -> None:
+    """Its readers would take what is left for the whole answer."""
+    async with machine() as relay:
+        await publish(relay, key, hello())
+        again = new_key()
+        async with relay.open_stream(key, skip=2) as rest:
+            with pytest.raises(InvalidParameterError, match="skip"):
+                await relay.publish(again, rest)
+        with pytest.raises(InvalidParameterError, match="skip"):
+            async with relay.start_or_join(again, lambda: relay.open_stream(key, skip=2)):
+                raise AssertionError
+        async with relay.start_or_join(again, lambda: relay.open_stream(key)) as stream:
+            assert await stream.get_final_text() == "Hello world"
+
+
 async def test_a_cancelled_producer_publishes_what_was_read(machine: Machine, key: str) -> None:
     reader = Seen()
     async with machine() as one, machine() as two, anyio.create_task_group() as tg:
