@@ -349,7 +349,7 @@ class HTTPSource:
                     await self.response.aclose()
 
 
-def _add_headers(request: httpx.Request, headers: Mapping[str, str]) -> None:
+def _add_headers(request: httpx.Request, headers: Mapping[str, str | None]) -> None:
     """Add what observers give, as far as HTTP can carry it, to what a request has already."""
     for name, value in headers.items():
         try:
@@ -357,7 +357,8 @@ def _add_headers(request: httpx.Request, headers: Mapping[str, str]) -> None:
         except ConfigurationError as exc:
             logger.error("A header is left out: %s", exc)
         else:
-            request.headers.setdefault(name, value)
+            if value is not None:  # which takes a header out elsewhere, and adds none
+                request.headers.setdefault(name, value)
 
 
 def _merge_headers(*parts: Mapping[str, str | None]) -> dict[str, str | None]:
