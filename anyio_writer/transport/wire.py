@@ -184,7 +184,7 @@ class Network(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """A connection to the first address of the host that answers."""
-        stream = await _backend().connect_tcp(
+        stream = await network_backend().connect_tcp(
             host,
             port,
             timeout=timeout,
@@ -200,7 +200,7 @@ class Network(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """A connection to a Unix socket."""
-        stream = await _backend().connect_unix_socket(
+        stream = await network_backend().connect_unix_socket(
             path, timeout=timeout, socket_options=socket_options
         )
         return await self.opened(stream)
@@ -244,7 +244,8 @@ def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _backend() -> httpcore.AsyncNetworkBackend:
+def network_backend() -> httpcore.AsyncNetworkBackend:
+    """The network of the event loop that runs."""
     loop = _asyncio_loop()
     backend: Any
     if loop is None:
