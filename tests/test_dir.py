@@ -44,12 +44,9 @@ DOCUMENTED = {
     "StreamingTransport": " ".join(
         name for name in dir(httpx.AsyncHTTPTransport) if not name.startswith("_")
     ),
-    "SSEDecoder": "error feed feed_plain last_event_id max_event_bytes "
-    "pending raise_pending_error reconnection_time",
-    "ChatCompletionStreamState": f"{RESULT} all_finished chunk_count complete completion_so_far "
-    "content_at cut_off_calls done_calls done_received feed feed_data finish "
-    "finish_reasons_are_reliable handle_chunk has_content is_settled n parse_error remember "
-    "truncated_error usage",
+    "SSEDecoder": "feed last_event_id max_event_bytes pending reconnection_time",
+    "ChatCompletionStreamState": f"{RESULT} chunk_count complete done_received finish "
+    "handle_chunk n usage",
     "ChatServer": "add connections requests url wait_disconnect wait_request",
     "ThreadsafeEvent": "is_set set wait",
     "StreamObserver": "attempt_failed batch_received content_started conversation_ended "

@@ -48,10 +48,10 @@ from .events import ReasoningDeltaEvent as ReasoningDeltaEvent
 from .events import ReasoningDoneEvent as ReasoningDoneEvent
 from .events import RefusalDeltaEvent as RefusalDeltaEvent
 from .events import RefusalDoneEvent as RefusalDoneEvent
+from .interface import ChatCompletionStreamState as ChatCompletionStreamState
 from .parsing import parse_chunk as parse_chunk
 from .sse import ServerSentEvent as ServerSentEvent
 from .sse import SSEDecoder as SSEDecoder
-from .state import ChatCompletionStreamState as ChatCompletionStreamState
 from .values import ValueReader as ValueReader
 
 if not TYPE_CHECKING:  # which reads the imports above instead

@@ -76,19 +76,19 @@ class SSEDecoder:
         self._after_cr = False
         self._mark: bytes | None = b""  # of a BOM, until it is clear whether there is one
         self._between = False  # nothing is pending: the next byte begins a block
-        self.error: ResponseTooLargeError | None = None
-        """What the next call of ``feed`` will raise."""
+        self._error: ResponseTooLargeError | None = None  # what the next feed() will raise
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
         """Decode the next bytes of the body and return the events that they complete.
 
-        An event is returned as soon as the last byte of its blank line is in. When good events
+        An event is returned as soon as the last byte of its blank line has arrived. If valid events
         and then something over the limit come in one piece, the events are returned and the next
-        call raises: where the network cuts must not decide what is lost.
+        call raises the error, even ``feed(b"")``. So what is lost does not depend on where the
+        network cuts.
 
         Raises:
-            ResponseTooLargeError: A line or an event is longer than ``max_event_bytes``. It is
-                raised again by every later call.
+            ResponseTooLargeError: A line or an event is longer than ``max_event_bytes``. Every
+                later call raises it again.
         """
         if self._line_bytes and _LF not in data and _CR not in data:
             size = self._line_bytes + len(data)
@@ -98,9 +98,9 @@ class SSEDecoder:
                 return []
         if self._mark is not None:
             return self._feed_start(self._mark + data)
-        if (payload := self.feed_plain(data)) is not None:
+        if (payload := self._feed_plain(data)) is not None:
             return [ServerSentEvent(payload, "message", self._id)]
-        self.raise_pending_error()
+        self._raise_pending_error()
         if self._after_cr and data:
             self._after_cr = False
             data = data.removeprefix(b"\n")
@@ -113,7 +113,7 @@ class SSEDecoder:
         try:
             self._feed_lines(self._skip_short_lines(self._skip_blank_lines(data)), events)
         except ResponseTooLargeError as exc:
-            self.error = exc
+            self._error = exc
             self._pop_line()
             self._between = False
             if not events:
@@ -124,7 +124,7 @@ class SSEDecoder:
         )
         return events
 
-    def feed_plain(self, data: bytes) -> bytes | None:
+    def _feed_plain(self, data: bytes) -> bytes | None:
         """Decode ``data: ...``, a blank line and nothing else, which is what most servers send.
 
         Returns:
@@ -144,7 +144,7 @@ class SSEDecoder:
         return None
 
     def _feed_plain_events(self, data: bytes, events: list[ServerSentEvent]) -> bytes:
-        """``feed_plain`` for a piece that begins with several events; returns the rest."""
+        """``_feed_plain`` for a piece that begins with several events; returns the rest."""
         if self._data is not None or self._event:
             return data
         if self._line_bytes + len(data) > self.max_event_bytes:
@@ -185,10 +185,10 @@ class SSEDecoder:
             return data
         return re.sub(rb"\n{3,}", b"\n\n", re.sub(_IGNORED_LINES, b"", data))
 
-    def raise_pending_error(self) -> None:
+    def _raise_pending_error(self) -> None:
         """Raise what the next ``feed`` would, without waiting for more bytes."""
-        if self.error is not None:
-            raise copy.copy(self.error)
+        if self._error is not None:
+            raise copy.copy(self._error)
 
     def pending(self) -> ServerSentEvent | None:
         """The unfinished last block as if its blank line had come, or None if it has no data.
@@ -201,7 +201,7 @@ class SSEDecoder:
         probe = copy.deepcopy(self)
         # Two LFs end the open line and then the block. After a CR the first belongs to the CR.
         events = probe.feed(b"\n\n")
-        probe.raise_pending_error()
+        probe.feed(b"")  # raises the error that comes after an event
         return events[0] if events else None
 
     def _feed_start(self, head: bytes) -> list[ServerSentEvent]:
@@ -291,7 +291,12 @@ class ChatSSEDecoder(SSEDecoder):
     """The same, with the one field that a chat server added to the standard.
 
     llama.cpp used to report an error in a field ``error`` instead of an event of that name.
+
+    It also shows the shortcuts that a stream's task takes.
     """
+
+    feed_plain = SSEDecoder._feed_plain  # noqa: SLF001 - inherited
+    raise_pending_error = SSEDecoder._raise_pending_error  # noqa: SLF001 - inherited
 
     def _report_error(self, value: bytes, events: list[ServerSentEvent]) -> None:
         events.append(ServerSentEvent(value, "error", self._id))

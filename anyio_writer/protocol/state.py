@@ -1,4 +1,4 @@
-"""Chunks to events: the state machine of one chat stream. No I/O, no clock."""
+"""The state of one stream: its input, its events, its snapshots. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -43,28 +43,18 @@ _DONE: Final = b"[DONE]"
 _SHOWN_CHOICES: Final = 8
 
 
-class ChatCompletionStreamState(Machine, Generic[T]):
-    """Adds up the chunks of one stream, and returns the events of each.
-
-    Use it with any source of payloads::
-
-        state = ChatCompletionStreamState()
-        for sse in decoder.feed(data):
-            for event in state.handle_chunk(sse): ...
-        for event in state.finish(): ...
+class StreamState(Machine, Generic[T]):
+    """Adds up the chunks of one stream, and makes the events of each.
 
     Args:
-        n: How many choices the request asked for, if known: the answer is complete only when
-            all of them are; 1 if it is None.
+        n: How many choices the request asked for, if known.
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` counts
-            as cut off. False is for servers that never send either.
+            as cut off.
         max_depth: How deeply a payload may be nested.
         max_choices: How many choices the answer may hold.
         max_tool_calls: How many tool calls the answer may hold.
-        response_format: Reads the text of a choice, if it is to be parsed: a ``ResponseType``, for
-            example.
-        tools: Read the arguments of calls, by the name of the function: tools made with
-            ``function_tool``, for example.
+        response_format: Reads the text of a choice, if it is to be parsed.
+        tools: Read the arguments of calls, by the name of the function.
 
     Raises:
         InvalidParameterError: ``n`` is not a whole number, or is below 1.
@@ -90,7 +80,7 @@ class ChatCompletionStreamState(Machine, Generic[T]):
         self.done_received: bool = False
         """Whether ``[DONE]`` has come; nothing after it counts."""
         self.n: int = n or 1
-        """How many choices the request asked for: the answer is complete only when all are."""
+        """The answer is complete only when this many choices are finished."""
         self._require_finish = require_finish
         self._parser: Final = ChunkParser(
             max_depth=max_depth, max_choices=max_choices, max_tool_calls=max_tool_calls
@@ -99,35 +89,8 @@ class ChatCompletionStreamState(Machine, Generic[T]):
 
     # Input.
 
-    def handle_chunk(
-        self, chunk: ChatCompletionChunk | ServerSentEvent | bytes | str
-    ) -> list[ChatCompletionStreamEvent[T]]:
-        """Add one chunk, or the payload of one event, and return its events.
-
-        A payload may also be ``[DONE]``, empty, or a re-wrapped comment (``: ping``).
-
-        Raises:
-            APIStreamError: The payload reports an error.
-            APIResponseValidationError: The payload cannot be understood.
-            TypeError: The argument is of another type.
-        """
-        events: _Events = []
-        if isinstance(chunk, ChatCompletionChunk):
-            self._feed_chunk(chunk, events)
-        elif isinstance(chunk, ServerSentEvent):
-            self.feed((chunk,), events)
-        elif not isinstance(chunk, bytes | bytearray | str):
-            raise TypeError(
-                "handle_chunk() takes a payload as bytes or text, a ServerSentEvent or a "
-                f"ChatCompletionChunk, not {type(chunk).__name__}."
-            )
-        else:
-            # Half a surrogate pair is text in Python, and an escape in JSON.
-            payload = chunk.encode(errors="backslashreplace") if isinstance(chunk, str) else chunk
-            self.feed((ServerSentEvent(payload),), events)
-        return events
-
-    def _feed_chunk(self, chunk: ChatCompletionChunk, events: _Events) -> None:
+    def feed_chunk(self, chunk: ChatCompletionChunk, events: _Events) -> None:
+        """``feed`` for a chunk that has been decoded."""
         if self.done_received:
             return
         try:
@@ -146,8 +109,8 @@ class ChatCompletionStreamState(Machine, Generic[T]):
             events: The list that events are appended to. With None, no events are made.
 
         Raises:
-            APIError: As ``handle_chunk``; ``events`` then holds what came before, and the error
-                carries the completion so far.
+            APIError: The server reported an error, or a payload cannot be understood. ``events``
+                holds what came before, and the error carries the completion so far.
         """
         try:
             for sse in source:

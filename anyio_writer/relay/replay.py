@@ -14,7 +14,7 @@ from ..conversation import ConversationEvent, RoundStartedEvent, ToolResultEvent
 from ..errors import APIError, ConversationLimitError, StreamClosedError
 from ..protocol.completion import ParsedChatCompletion
 from ..protocol.events import EVENT_TYPES, completion_as_of
-from ..protocol.state import ChatCompletionStreamState
+from ..protocol.state import StreamState
 from ..protocol.values import ValueReader
 from ..streaming.channel import Batch
 from ..streaming.deadlines import Deadlines
@@ -82,7 +82,7 @@ class ReplayPump(Pump):
     def __init__(
         self,
         source: LogSource,
-        state: ChatCompletionStreamState[Any],
+        state: StreamState[Any],
         fanout: Fanout,
         settings: StreamSettings,
         recorder: Recorder,
@@ -147,7 +147,7 @@ def raise_end(end: End) -> None:
         raise stopped_error(end)
 
 
-def finish(state: ChatCompletionStreamState[Any]) -> Batch:
+def finish(state: StreamState[Any]) -> Batch:
     """The last events of an answer that is complete, because its producer says so."""
     state.feed_data(b"[DONE]", None)
     return list(state.finish())
@@ -255,9 +255,9 @@ class RelayedConversation(Publisher[ConversationEvent[T]], Generic[T]):
 
     # The side of the log: everything below runs in the conversation's own task.
 
-    def _new_state(self) -> ChatCompletionStreamState[T]:
+    def _new_state(self) -> StreamState[T]:
         limits = self._settings.limits
-        return ChatCompletionStreamState(
+        return StreamState(
             max_depth=limits.max_depth,
             max_choices=limits.max_choices,
             max_tool_calls=limits.max_tool_calls,

@@ -13,7 +13,7 @@ from ..errors import APIStreamError, ResponseTooLargeError, StreamTruncatedError
 from ..protocol.extent import Wholeness, wholeness
 from ..protocol.json import error_message, is_object, parse_json, shorten
 from ..protocol.sse import ChatSSEDecoder, EventStreamDetector, ServerSentEvent
-from ..protocol.state import ChatCompletionStreamState
+from ..protocol.state import StreamState
 from ..telemetry.recorder import Recorder
 from ..transport.source import ByteSource
 from .channel import Batch
@@ -51,7 +51,7 @@ class Pump:
     def __init__(
         self,
         source: ByteSource,
-        state: ChatCompletionStreamState[Any],
+        state: StreamState[Any],
         fanout: Fanout,
         settings: StreamSettings,
         recorder: Recorder,

@@ -18,7 +18,7 @@ from ..protocol.events import (
     ChatCompletionStreamEvent,
     ContentDeltaEvent,
 )
-from ..protocol.state import ChatCompletionStreamState
+from ..protocol.state import StreamState
 from ..protocol.values import ValueReader
 from ..request.tools import functions_by_name
 from ..telemetry.recorder import Recorder, outcome_of
@@ -83,7 +83,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         super().__init__(settings.limits)
         self._source = source
         self._settings = settings
-        self._state: ChatCompletionStreamState[T] = ChatCompletionStreamState(
+        self._state: StreamState[T] = StreamState(
             n=n,
             require_finish=settings.require_finish,
             max_depth=settings.limits.max_depth,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ..errors import APITimeoutError, StreamClosedError, StreamTruncatedError
-from ..protocol.state import ChatCompletionStreamState
+from ..protocol.state import StreamState
 from . import logs
 from .observer import (
     AttemptFailed,
@@ -132,7 +132,7 @@ class Recorder:
 
     def chunks_received(
         self,
-        state: ChatCompletionStreamState[Any],
+        state: StreamState[Any],
         now: float,
         chunk_count: int,
         events: Sequence[Any] | None,

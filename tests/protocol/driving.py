@@ -99,10 +99,10 @@ def run(*bodies: bytes, n: int | None = None, require_finish: bool = True) -> Ou
     outcome = Outcome()
     try:
         for body in bodies:
-            state.feed(decoder.feed(body), outcome.events)
+            state._state.feed(decoder.feed(body), outcome.events)
         tail = decoder.pending()
         if tail is not None and is_whole(tail):
-            state.feed([tail], outcome.events)
+            state._state.feed([tail], outcome.events)
         outcome.events += state.finish()
     except APIError as exc:
         outcome.error = exc

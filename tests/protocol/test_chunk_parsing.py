@@ -380,7 +380,7 @@ def test_an_error_nested_without_end_is_shown_as_text(event: str) -> None:
     assert parse_json(payload.encode()) == payload
     state = ChatCompletionStreamState[Any]()
     with pytest.raises(APIError) as info:
-        state.feed([ServerSentEvent(payload.encode(), event)], [])
+        state._state.feed([ServerSentEvent(payload.encode(), event)], [])
     assert payload[:40] in str(info.value.body)
     assert repr(info.value)
 
@@ -473,7 +473,7 @@ def test_bytes_are_a_chunk_or_an_error_of_ours(payload: bytes) -> None:
     state = ChatCompletionStreamState[Any]()
     for event in ("message", "other", "error"):
         try:
-            state.feed([ServerSentEvent(payload, event)], [])
+            state._state.feed([ServerSentEvent(payload, event)], [])
         except APIError as exc:
             assert exc.completion is None
     try:

@@ -78,8 +78,8 @@ def feed(payloads: list[bytes]) -> None:
     state = ChatCompletionStreamState[Any]()
     try:
         for payload in payloads:
-            state.feed_data(payload, [])
-            _ = state.has_content, state.complete
+            state._state.feed_data(payload, [])
+            _ = state._state.has_content, state.complete
         state.finish()
     except APIError as exc:
         assert len(str(exc)) <= 2000
@@ -111,7 +111,7 @@ def cpu_seconds(body: bytes) -> float:
     started = time.process_time()
     try:
         for start in range(0, len(body), 65_536):
-            state.feed(decoder.feed(body[start : start + 65_536]), [])
+            state._state.feed(decoder.feed(body[start : start + 65_536]), [])
         state.finish()
     except APIError as exc:
         assert len(str(exc)) <= 2000

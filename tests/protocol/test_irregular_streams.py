@@ -339,16 +339,16 @@ class Answer(msgspec.Struct):
 def test_a_call_that_was_cut_off_behind_an_ordinary_reason(reason: str) -> None:
     state = ChatCompletionStreamState[Any]()
     events: list[Any] = []
-    state.feed_data(
+    state._state.feed_data(
         json.dumps(called(piece(0, id="i", name="f", arguments='{"a'))).encode(), events
     )
-    state.feed_data(json.dumps(chunk(reason=reason)).encode(), events)
+    state._state.feed_data(json.dumps(chunk(reason=reason)).encode(), events)
     events += state.finish()
     assert not any(event.type.endswith("arguments.done") for event in events)
-    [call] = state.cut_off_calls()
+    [call] = state._state.cut_off_calls()
     assert (call.name, call.tool_call_snapshot_id, call.arguments) == ("f", "i", '{"a')
-    assert state.done_calls() == []
-    assert state.parse_error is None
+    assert state._state.done_calls() == []
+    assert state._state.parse_error is None
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_json_that_was_cut_off(reason: str, error: type[Exception]) -> None:
     state = ChatCompletionStreamState(response_format=ResponseType(Answer))
     state.handle_chunk(json.dumps(chunk({"content": '{"a":'}, reason)))
     assert state.complete
-    assert type(state.parse_error) is error
+    assert type(state._state.parse_error) is error
     assert state.current_completion_snapshot.choices[0].finish_reason == reason
 
 

@@ -81,9 +81,9 @@ def test_whatever_the_model_sends_is_content(delta: dict[str, Any]) -> None:
     state = ChatCompletionStreamState[Any]()
     for empty in ({"role": "assistant", "content": ""}, {"audio": None, "images": []}, {}):
         state.handle_chunk(json.dumps(chunk(empty)))
-    assert not state.has_content
+    assert not state._state.has_content
     state.handle_chunk(json.dumps(chunk(delta)))
-    assert state.has_content
+    assert state._state.has_content
 
 
 def test_unknown_fields_end_up_in_the_message() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anyio_writer.protocol import rules
+from anyio_writer.protocol import ChatCompletionStreamState, rules
 from anyio_writer.protocol.rules import (
     AFTER,
     BEGINS_NEXT,
@@ -27,7 +27,6 @@ from anyio_writer.protocol.rules import (
     is_finish_reason,
     stop_of,
 )
-from anyio_writer.protocol.state import ChatCompletionStreamState
 from tests.protocol.driving import called, chunk, frames, piece, run
 
 ONLY_AT_A_KNOWN_INDEX = {ID.SAME, ID.LATE}
@@ -193,10 +192,10 @@ def test_a_step(before: Reasons, step: Step, content: dict[str, Any]) -> None:
     state.handle_chunk(
         parsed(chunk(content if has_content else {}, "length" if has_reason else None))
     )
-    assert state.finish_reasons_are_reliable == (AFTER[before, step] is Reasons.RELIABLE)
+    assert state._state.finish_reasons_are_reliable == (AFTER[before, step] is Reasons.RELIABLE)
     finished = IS_FINISHED[step]
     state.handle_chunk(parsed(chunk(reason="stop", index=7)))
-    assert state.all_finished == (was_finished if finished is None else finished)
+    assert state._state.all_finished == (was_finished if finished is None else finished)
     reason = state.current_completion_snapshot.choices[0].finish_reason
     # Content after a finish reason shows that it was none, so the next one counts.
     assert reason == ("length" if has_reason else "stop" if step.is_late else None)
@@ -336,9 +335,9 @@ def test_when_a_call_is_done(row: tuple[Arguments, Occasion]) -> None:
             state.handle_chunk(parsed(chunk(reason=REASON.get(occasion, "stop"))))
         if occasion in REASON:
             state.finish()
-        done = {call.tool_call_snapshot_id for call in state.done_calls()}
+        done = {call.tool_call_snapshot_id for call in state._state.done_calls()}
         assert ("i" in done) == IS_DONE[row], (opening, rest)
-        cut_off = {call.tool_call_snapshot_id: call for call in state.cut_off_calls()}
+        cut_off = {call.tool_call_snapshot_id: call for call in state._state.cut_off_calls()}
         assert ("i" in cut_off) != ("i" in done)
         if form is Arguments.BEGUN and "i" in cut_off:
             assert cut_off["i"].arguments in (opening, rest)

@@ -111,7 +111,7 @@ def test_lists_handed_out_are_the_readers_own() -> None:
 def test_what_has_arrived_dies_with_the_last_event() -> None:
     state = ChatCompletionStreamState[Any]()
     events = [event for each in writer_chunks("a b") for event in state.handle_chunk(chunk_(each))]
-    arrived = weakref.ref(state._accumulator)
+    arrived = weakref.ref(state._state._accumulator)
     gc.disable()  # counting references must be enough: events are not tracked
     try:
         del state
@@ -134,7 +134,7 @@ def test_events_do_not_leak() -> None:
     def stream() -> None:
         state = ChatCompletionStreamState[Any]()
         events: list[Any] = []
-        state.feed([ServerSentEvent(each) for each in payloads], events)
+        state._state.feed([ServerSentEvent(each) for each in payloads], events)
         for event in events:
             described(event)
 
@@ -199,7 +199,7 @@ def per_delta(source: list[ServerSentEvent], *, events: bool) -> float:
         state = ChatCompletionStreamState[Any]()
         start = time.process_time()
         for place in range(0, len(source), 100):
-            state.feed(source[place : place + 100], into)
+            state._state.feed(source[place : place + 100], into)
         state.handle_chunk("[DONE]")
         state.finish()
         state.get_final_completion()
@@ -233,7 +233,7 @@ def test_deltas_hold_no_copies(make: Callable[[int], list[ServerSentEvent]]) -> 
         events: list[Any] = []
         tracemalloc.start()
         try:
-            state.feed(source, events)
+            state._state.feed(source, events)
             return tracemalloc.get_traced_memory()[0] / count
         finally:
             tracemalloc.stop()
@@ -244,7 +244,7 @@ def test_deltas_hold_no_copies(make: Callable[[int], list[ServerSentEvent]]) -> 
 def test_the_last_snapshot_of_many_is_as_cheap_as_the_text() -> None:
     state = ChatCompletionStreamState[Any]()
     events: list[Any] = []
-    state.feed(texts(50_000), events)
+    state._state.feed(texts(50_000), events)
     start = time.process_time()
     for event in events[::500]:
         if event.type == "content.delta":

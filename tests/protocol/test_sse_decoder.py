@@ -269,7 +269,7 @@ def test_limits_do_not_depend_on_the_cuts(body: bytes, limit: int, cuts: list[in
         for piece in pieces:
             try:
                 events += [event.data for event in decoder.feed(piece)]
-                decoder.raise_pending_error()
+                decoder._raise_pending_error()
             except ResponseTooLargeError as exc:
                 error = exc
                 break
@@ -283,7 +283,7 @@ def test_limits_do_not_depend_on_the_cuts(body: bytes, limit: int, cuts: list[in
             lambda: decoder.feed(b"\n\n"),  # noqa: B023 - called at once
             lambda: decoder.feed(b""),  # noqa: B023
             decoder.pending,
-            decoder.raise_pending_error,
+            decoder._raise_pending_error,
         ):
             with pytest.raises(ResponseTooLargeError) as caught:
                 call()

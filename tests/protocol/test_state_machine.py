@@ -74,8 +74,8 @@ def test_every_event_and_the_completion(script: Script) -> None:
         assert completion(state.current_completion_snapshot) == model.completion()
         seen += events
     assert state.chunk_count == len(script.chunks)
-    assert state.complete == state.all_finished == model.is_complete
-    assert state.finish_reasons_are_reliable == (model.is_reliable is True)
+    assert state.complete == state._state.all_finished == model.is_complete
+    assert state._state.finish_reasons_are_reliable == (model.is_reliable is True)
     if not model.is_complete:
         with pytest.raises(StreamTruncatedError, match="content came after the finish reason"):
             state.finish()
@@ -110,17 +110,17 @@ def test_the_result_is_the_same_without_events_in_bulk_and_as_structs(
     final = state.current_completion_snapshot
 
     silent = ChatCompletionStreamState[Any]()
-    silent.feed([ServerSentEvent(each) for each in sent], None)
+    silent._state.feed([ServerSentEvent(each) for each in sent], None)
     assert silent.current_completion_snapshot == final
     assert silent.complete == state.complete
-    assert silent.has_content == state.has_content
+    assert silent._state.has_content == state._state.has_content
 
     # Events from the middle on are those that would have come anyway.
     late = ChatCompletionStreamState[Any]()
     join = data.draw(st.integers(0, len(sent)))
-    late.feed([ServerSentEvent(each) for each in sent[:join]], None)
+    late._state.feed([ServerSentEvent(each) for each in sent[:join]], None)
     events: list[Any] = []
-    late.feed([ServerSentEvent(each) for each in sent[join:]], events)
+    late._state.feed([ServerSentEvent(each) for each in sent[join:]], events)
     rest = [described(event) for event in events]
     assert rest == one_by_one[len(one_by_one) - len(rest) :]
 
@@ -214,20 +214,20 @@ def test_what_a_truncated_stream_says(payloads: list[object], n: int | None, wor
 
 def test_the_completion_can_be_remembered_for_later() -> None:
     state = ChatCompletionStreamState[Any]()
-    remembered = [state.remember()]
+    remembered = [state._state.remember()]
     expected = [state.current_completion_snapshot]
     for each in (said("a"), said("b"), STOP):
         state.handle_chunk(json.dumps(each))
-        remembered.append(state.remember())
+        remembered.append(state._state.remember())
         expected.append(state.current_completion_snapshot)
     assert [recall() for recall in remembered] == expected
 
 
 def test_get_final_completion_needs_the_whole_answer() -> None:
     state = ChatCompletionStreamState[Any]()
-    assert not state.has_content
+    assert not state._state.has_content
     state.handle_chunk(json.dumps(said("a")))
-    assert state.has_content
+    assert state._state.has_content
     with pytest.raises(StreamTruncatedError) as info:
         state.get_final_completion()
     assert info.value.completion == state.current_completion_snapshot

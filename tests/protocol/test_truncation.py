@@ -78,15 +78,15 @@ def test_cut_at_every_byte(name: str) -> None:
         if cut not in chosen:
             continue
         state = ChatCompletionStreamState[Any](n=n)
-        state.feed(arrived, None)
+        state._state.feed(arrived, None)
         tail = decoder.pending()
         if tail is not None and is_whole(tail):
-            state.feed([tail], None)
+            state._state.feed([tail], None)
         try:
             state.finish()
         except StreamTruncatedError as exc:
             assert complete == 0  # once whole, whole for good
-            assert exc.completion == state.completion_so_far
+            assert exc.completion == state._state.completion_so_far
             assert not finished(state.current_completion_snapshot, n)
         else:
             complete += 1

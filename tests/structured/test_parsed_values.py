@@ -80,7 +80,7 @@ def test_a_value_comes_back_however_its_text_and_its_bytes_are_cut(
     state, decoder = state_for(answer.type), SSEDecoder()
     events: list[Any] = []
     for each in data.draw(cut(body)):
-        state.feed(decoder.feed(each), events)
+        state._state.feed(decoder.feed(each), events)
     events += state.finish()
     answer.check_partial([event.parsed for event in of_type(events, CONTENT_DELTA)])
     answer.check(of_type(events, "content.done")[0].parsed)
@@ -132,7 +132,7 @@ def test_as_of_each_event() -> None:
 def test_an_answer_that_done_ends_is_parsed_from_its_end_on() -> None:
     state = state_for(Person)
     events = state.handle_chunk(json.dumps(said(ADA)))
-    before = state.remember()
+    before = state._state.remember()
     events += feed(state, "[DONE]")
     assert before().choices[0].message.parsed is None
     assert of_type(events, "chunk")[0].snapshot.choices[0].message.parsed is None
@@ -146,7 +146,7 @@ def test_what_comes_after_the_end_counts_from_then_on() -> None:
     assert of_type(events, "content.done")[0].parsed == Person("Ada", 36)
     snapshots = [event.snapshot.choices[0].message.parsed for event in of_type(events, "chunk")]
     assert snapshots == [None, Person("Ada", 36), None]
-    assert isinstance(state.parse_error, ContentParseError)
+    assert isinstance(state._state.parse_error, ContentParseError)
 
 
 def test_a_text_that_only_begins_after_the_end() -> None:
@@ -156,7 +156,7 @@ def test_a_text_that_only_begins_after_the_end() -> None:
         {},
         {"name": "Ada", "age": 36},
     ]
-    assert state.parse_error is None
+    assert state._state.parse_error is None
 
 
 def test_all_in_one_chunk() -> None:
@@ -260,7 +260,7 @@ def test_of_several_choices_one() -> None:
     events = feed(state, *payloads, *(stop(index=index) for index in (2, 0, 1)))
     parsed = {event.choice_index: event.parsed for event in of_type(events, "content.done")}
     assert parsed == {0: Person("Ada", 36), 1: None, 2: None}
-    error = state.parse_error
+    error = state._state.parse_error
     assert isinstance(error, ContentParseError)
     assert (error.choice_index, error.text) == (1, "no")  # the first, by its index
     assert error.completion is not None
@@ -330,13 +330,13 @@ def test_what_is_an_error(  # noqa: PLR0917
         state = state_for(tp)
         for payload in map(json.dumps, [chunk(delta), stop(reason)]):
             if ending == "nobody looks":
-                state.feed_data(payload.encode(), None)
+                state._state.feed_data(payload.encode(), None)
             else:
                 state.handle_chunk(payload)
         if ending == "reason and [DONE]":
             state.handle_chunk("[DONE]")
         state.finish()
-        error = state.parse_error
+        error = state._state.parse_error
         assert type(error) is (error_type or type(None))
         completion = state.current_completion_snapshot
         assert completion.choices[0].message.parsed == parsed
@@ -392,10 +392,10 @@ def test_a_type_that_raises_what_it_likes_is_a_type_that_does_not_fit() -> None:
     events = feed(state, chunk({"content": '{"name": "A"}'}, "stop"), {**call})
     assert of_type(events, "content.done")[0].parsed is None
     assert of_type(events, ARGUMENTS_DONE)[0].parsed_arguments is None
-    assert state.parse_error is None  # there is a call
+    assert state._state.parse_error is None  # there is a call
     state = state_for(Faulty)
     feed(state, chunk({"content": '{"name": "A"}'}, "stop"))
-    error = state.parse_error
+    error = state._state.parse_error
     assert isinstance(error, ContentParseError)
     assert (error.path, error.text) == ("$", '{"name": "A"}')
     assert error.reason == "ZeroDivisionError: a mistake of its author"
@@ -569,7 +569,7 @@ def test_a_text_is_decoded_once_whoever_reads_it() -> None:
     for event in events[::-1]:
         if event.type in ("chunk", "content.done"):
             told(event)
-    assert state.parse_error is None
+    assert state._state.parse_error is None
     for _ in range(3):
         state.get_final_completion()
     assert reader.counts == {"decode": 1}
@@ -583,7 +583,7 @@ def test_a_text_that_does_not_fit_is_decoded_once(text: str) -> None:
     state = State(response_format=reader)
     feed(state, chunk({"content": text}, "stop"))
     for _ in range(3):
-        assert isinstance(state.parse_error, ContentParseError)
+        assert isinstance(state._state.parse_error, ContentParseError)
         state.current_completion_snapshot  # noqa: B018 - read, that is all
     assert reader.counts == {"decode": 1}
 
@@ -592,7 +592,7 @@ def test_arguments_are_decoded_once() -> None:
     tool = Counting(weather)
     state = State(tools={"weather": tool})
     events = feed(state, called(piece(0, id="i", **ROME)), stop("tool_calls"))
-    assert state.parse_error is None
+    assert state._state.parse_error is None
     assert not tool.counts
     for _ in range(3):
         of_type(events, ARGUMENTS_DONE)[0].parsed_arguments  # noqa: B018 - read, that is all

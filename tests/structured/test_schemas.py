@@ -428,7 +428,8 @@ def test_each_difference_shows(difference: str) -> None:
 
 
 def test_each_difference_is_explained() -> None:
-    section = DOCS.read_text().partition("## Beside the SDK's schemas")[2].partition("\n## ")[0]
+    heading = "## Compared with the SDK's schemas"
+    section = DOCS.read_text().partition(heading)[2].partition("\n## ")[0]
     explained = set(re.findall(r"^- \*\*(.+?)\*\*", section, re.MULTILINE))
     assert explained == DIFFERENCES.keys() | {
         # These show in test_strict_schema.py.
