@@ -42,12 +42,12 @@ T = TypeVar("T")
 
 
 class ReaderOptions(ReadingConfiguration, total=False):
-    """How an answer is followed, as keyword arguments.
+    """How a reader follows an answer, as keyword arguments.
 
     Attributes:
         tools: The functions that the model could call.
-        skip: How many events not to deliver; 0 by default. Snapshots hold them all the same.
-        generation: Which of the key's answers ``skip`` speaks of; any by default.
+        skip: How many events to leave out at the start; 0 by default. Snapshots include them.
+        generation: The answer to which ``skip`` refers, if the key has had several; any by default.
     """
 
     tools: Iterable[FunctionTool[..., Any]]
@@ -65,23 +65,23 @@ _logger: Final = logging.getLogger("anyio_writer")
 
 
 class Relay(Log):
-    """Answers for any number of readers, on an append-only log. Enter it with ``async with``.
+    """Publishes answers for any number of readers, through a log. Enter it with ``async with``.
 
-    A key names one answer. It has one producer at a time, which holds a lease on it. When the
-    answer has ended, however it has, the key keeps it until it expires.
+    A key identifies one answer. It has one producer at a time, which holds a lease on the key. An
+    answer that has ended, for whatever reason, stays readable under its key until it expires.
 
-    Leaving the block ends what this relay produces (``start_or_join``), recorded as stopped.
+    Leaving the block stops the answers that ``start_or_join`` has started here.
 
     Args:
-        ttl: For how many seconds an answer is kept after the last write to it.
-        lease: After how many seconds without a word a producer counts as lost. The relay's server
-            may be away for as long, too.
-        flush: How many seconds lie between two writes of one answer at least. What comes meanwhile
-            is written together; what comes after a longer pause is written at once.
-        flush_bytes: How large an entry gets, in bytes, unless a single chunk is larger.
+        ttl: How many seconds an answer is kept after the last write to it.
+        lease: After how many seconds without a sign of life a producer counts as lost. The relay's
+            server may also be away for that long.
+        flush: The minimum number of seconds between two writes of one answer. What arrives
+            in between is written together. What arrives after a longer pause is written at once.
+        flush_bytes: The maximum size of an entry, in bytes. Only a single chunk may exceed it.
 
     Raises:
-        ConfigurationError: One of these is wrong.
+        ConfigurationError: A setting is invalid.
     """
 
     def __init__(
@@ -169,31 +169,31 @@ class Relay(Log):
     async def publish(
         self, key: str, stream: ChatCompletionStream[Any] | Conversation[Any]
     ) -> None:
-        """Publish all of an answer, until its end, whatever that is.
+        """Publish an answer until it ends, for whatever reason.
 
         ::
 
             async with writer.chat.stream(...) as stream:
                 await relay.publish("answer:42", stream)
 
-        It is one more subscriber of the stream, so it must be the first, or begin before anything
-        was read. Others go on beside it. It holds the stream back while the relay's server is
-        away; else it does not. However the stream ends is recorded, then this ends in the same
-        way. After ``stop()`` the stream is closed, and this returns.
+        This is one more subscriber of the stream. Call it before anything is read; the stream may
+        have other subscribers as well. It makes the stream wait only while the relay's server is
+        away. It records how the stream ends, then returns or raises the stream's error. After
+        ``stop()`` it closes the stream and returns.
 
-        When it is cancelled it publishes what was read, within 2 s, and records that the
-        producer stopped.
+        If it is cancelled, it publishes what was read, within 2 s, and records that the producer
+        stopped.
 
         Args:
-            key: Whose answer this is.
+            key: The key of the answer.
             stream: An open stream or conversation.
 
         Raises:
             KeyTakenError: The key has a producer, or an answer that has ended.
-            LeaseLostError: The lease ran out meanwhile.
+            LeaseLostError: The lease ran out.
             RelayUnavailableError: The relay's server was away for longer than a lease lasts.
-            WriterError: The stream has begun, so that its first events are lost to this; or what
-                the stream ended with.
+            WriterError: The stream has begun, so its first events cannot be published. Or the
+                stream failed; then this is its error.
         """
         self._check_open()
         _check_key(key)
@@ -302,40 +302,40 @@ class Relay(Log):
         wait: float = 0.0,
         **options: Unpack[ReaderOptions],
     ) -> RelayedStream[Any]:
-        """Follow an answer from its start, while it runs or after it: a stream like any other.
+        """Read an answer from its start, while it runs or afterwards, as a stream like any other.
 
         ::
 
             async with relay.open_stream("answer:42") as stream:
                 async for event in stream: ...
 
-        Entering it finds the answer, and raises ``UnknownKeyError`` if there is none. Iteration
-        raises what the producer's stream ended with: the same class, message, status, body and
-        request ID, and ``completion`` as this reader knows it.
+        Entering it raises ``UnknownKeyError`` if there is no answer. Iteration raises the error of
+        the producer's stream: the same class, message, status, body and request ID, with the
+        ``completion`` that this reader has received.
 
-        All readers number the events alike, from 1. All events count, also those that a
-        subscription to some types leaves out. So a reader that has seen ``n`` events of
-        ``stream.generation`` goes on anywhere with ``skip=n`` and that ``generation``.
+        The events have the same numbers for all readers, from 1. All events count, even those that
+        a subscription to some classes leaves out. So a reader that has seen ``n`` events can be
+        continued anywhere, with ``skip=n`` and the ``generation`` of its stream.
 
         Args:
-            key: Whose answer.
-            response_format: The type that the answer was to have, as for ``open_chat_stream``.
+            key: The key of the answer.
+            response_format: The type of the answer, as for ``open_chat_stream``.
             tools: The functions that the model could call.
-            skip: How many events not to deliver. They are known: snapshots hold all of them.
-            generation: Which of the key's answers ``skip`` speaks of. If another producer has
-                taken the key over since, entering raises ``ProducerLostError``.
-            wait: For how many seconds to wait for an answer that is still to be begun.
+            skip: How many events to leave out at the start. Snapshots include them.
+            generation: The answer to which ``skip`` refers. If another producer has taken the key
+                over since then, entering raises ``ProducerLostError``.
+            wait: How many seconds to wait for an answer that has not started yet.
             options: These, and ``timeouts``, ``limits`` and ``observer``, see ``Configuration``.
-                Without ``timeouts`` a reader waits for as long as the producer does.
-                ``end_grace`` and ``require_finish`` have no effect: how the answer ended is
-                recorded.
+                Without ``timeouts``, a reader waits for as long as the producer does.
+                ``end_grace`` and ``require_finish`` have no effect, because the end of the answer
+                is recorded.
 
         Raises:
-            ConfigurationError: A setting is wrong or unknown.
-            InvalidParameterError: The key, ``skip``, ``wait`` or one of the tools is wrong.
-            TypeError: The response format is no type that could be read.
+            ConfigurationError: A setting is invalid or unknown.
+            InvalidParameterError: The key, ``skip``, ``wait`` or one of the tools is invalid.
+            TypeError: The response format is not a type that can be read.
 
-        While reading, beside what the producer's stream ended with:
+        While reading, besides the error of the producer's stream:
 
         Raises:
             ProducerLostError: The producer died, froze or was cut off, or was replaced.
@@ -394,11 +394,11 @@ class Relay(Log):
         wait: float = 0.0,
         **options: Unpack[ReaderOptions],
     ) -> RelayedConversation[Any]:
-        """Follow a conversation: all of its rounds, with what its tools returned.
+        """Read a conversation: all of its rounds, with the results of its tools.
 
-        Nothing is asked and no tool is run here, so ``observer`` is told of nothing. The other
-        arguments and the errors are those of ``open_stream``; of ``timeouts`` only ``total``
-        counts.
+        This sends no request and runs no tool, so ``observer`` is never called. Of ``timeouts``,
+        only ``total`` has an effect. The other arguments and the errors are those of
+        ``open_stream``.
         """
         skip, generation, functions, settings = _checked(key, options)
         if wait:
@@ -490,38 +490,38 @@ class Relay(Log):
         response_format: object = None,
         **options: Unpack[ReaderOptions],
     ) -> AsyncGenerator[Any]:
-        """Start an answer, or follow it if somebody has started it already, on any machine.
+        """Start an answer, or read it if somebody on any machine has started it already.
 
         ::
 
             async with relay.start_or_join("answer:42", lambda: writer.chat.stream(...)) as stream:
                 async for event in stream: ...
 
-        Exactly one of those who call it with the same key calls ``open_stream``, and so one
-        request goes to the model. The task that follows it belongs to the relay: it goes on when
-        this block has ended, until the answer has, or the relay's block ends. An answer that has
-        ended, well or not, is followed like one that runs; ``expire(key)`` clears the way for
-        another. One whose producer was lost is started anew.
+        Of all callers with the same key, exactly one calls ``open_stream``, so the model gets one
+        request. The task that publishes the answer belongs to the relay: it goes on after this
+        block, until the answer or the relay's block ends. An answer that has ended, successfully
+        or not, is read like one that is running; call ``expire(key)`` if you want another one.
+        An answer whose producer was lost is started again.
 
         Args:
-            key: Whose answer.
-            open_stream: Returns a stream or a conversation that is not yet entered.
+            key: The key of the answer.
+            open_stream: Returns a stream or a conversation that has not been entered.
             response_format: As for ``open_stream()``.
             tools: As for ``open_stream()``.
             skip: As for ``open_stream()``.
-            generation: Which of the key's answers ``skip`` speaks of. Another one, which may have
-                been started just now, comes from its first event; ``stream.generation`` tells.
+            generation: The answer to which ``skip`` refers. If the key has another answer by now,
+                it is delivered from its first event; compare ``stream.generation``.
             options: These, and others as for ``open_stream()``.
 
         Yields:
-            A stream, or a conversation if that is what ``open_stream`` made.
+            A stream, or a conversation if ``open_stream`` returns one.
 
         Raises:
-            ConfigurationError: A setting is invalid or unknown. As for the next two, nothing was
-                started then.
+            ConfigurationError: A setting is invalid or unknown. Nothing was started, and the same
+                goes for the next two errors.
             InvalidParameterError: The key, ``skip``, ``generation`` or one of the tools is
                 invalid.
-            TypeError: The response format is not a type that could be read.
+            TypeError: The response format is not a type that can be read.
             RelayUnavailableError: The relay's server cannot be reached.
             Exception: What ``open_stream`` raises, if it was called. What entering the stream
                 raises is recorded, and raised to all readers while they iterate.

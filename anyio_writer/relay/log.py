@@ -21,12 +21,13 @@ EndState: TypeAlias = Literal["complete", "failed", "stopped"]
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """What a producer shows with everything that it writes.
+    """A producer's right to write the answer of a key. It passes it with every write.
 
     Attributes:
-        key: Which answer.
-        token: A secret that only this producer has. The log refuses it when the lease has run out.
-        generation: Which of the key's logs it writes. Later ones are larger.
+        key: The key.
+        token: A secret that only this producer has. The log refuses it once the lease has run out.
+        generation: The number of the log that it writes. Each new producer of a key gets a larger
+            number.
     """
 
     key: str
@@ -43,11 +44,11 @@ def lease_lost_error(lease: Lease) -> LeaseLostError:
 
 
 class Election(NamedTuple):
-    """Who won.
+    """The outcome of ``Log.elect()``.
 
     Attributes:
-        lease: The caller's, if it was elected; else None.
-        generation: The generation that is there now, whoever produces it.
+        lease: The caller's lease, or None if it was not elected.
+        generation: The current generation of the key, whoever produces it.
     """
 
     lease: Lease | None
@@ -55,12 +56,12 @@ class Election(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What a producer learns by writing.
+    """The outcome of ``Log.append()`` and ``Log.finish()``.
 
     Attributes:
-        entries: How many entries the log has now. Fewer than were sent means that the server has
-            lost some of them, as in a failover, and that they are to be sent again.
-        stop_wanted: Whether somebody has asked for a stop.
+        entries: How many entries the log has now. If these are fewer than were sent, the server
+            has lost some, as in a failover, and the producer sends them again.
+        stop_wanted: Whether somebody has called ``stop()``.
     """
 
     entries: int
@@ -71,7 +72,7 @@ class Entry(NamedTuple):
     """One entry of a log.
 
     Attributes:
-        number: From 1.
+        number: Its number, from 1.
         data: A batch of records, encoded.
     """
 
@@ -80,19 +81,18 @@ class Entry(NamedTuple):
 
 
 class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a relay knows of a key.
+    """What a relay knows about a key.
 
     Attributes:
-        key: Which.
-        state: Whether its answer is running, or how it ended. "lost" is one whose producer is gone
-            without having said how; "unknown" a key without an answer.
-        generation: Which of the key's answers this is: another number after a new producer has
-            taken the key over. 0 if there is none.
-        started_at: When its producer was elected, in seconds since 1970.
-        ended_at: When the end was recorded, in seconds since 1970; None before.
-        events: How many events there are so far.
-        lease_left: For how many seconds the producer still holds the key if it does nothing; 0 if
-            nobody holds it.
+        key: The key.
+        state: Whether its answer is running, or how it ended. "lost" means that the producer
+            disappeared without recording an end, "unknown" that the key has no answer.
+        generation: Which of the key's answers this is. The number changes when a new producer
+            takes the key over; 0 if there is no answer.
+        started_at: When the producer was elected, in seconds since 1970.
+        ended_at: When the end was recorded, in seconds since 1970; None before that.
+        events: The number of events so far.
+        lease_left: How many seconds are left of the producer's lease; 0 if nobody has one.
     """
 
     key: str
@@ -105,14 +105,14 @@ class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Log(ABC):
-    """What a relay stores answers in. All of its methods may wait, and may be cancelled anywhere.
+    """Where a relay stores answers. Each method may wait, and may be cancelled at any point.
 
-    A cancelled call may have had its effect or not; doing it again with the same arguments does
-    no harm, nor does a second try after a lost reply.
+    A call that was cancelled, or whose reply was lost, may or may not have had its effect. Calling
+    it again with the same arguments does no harm.
 
     Raises:
-        RelayUnavailableError: By each method: the server could not be reached, or refused it, for
-            as long as a lease lasts.
+        RelayUnavailableError: Any method raises it if the server could not be reached, or refused
+            the command, for as long as a lease lasts.
     """
 
     @abstractmethod
@@ -120,22 +120,24 @@ class Log(ABC):
         """Become the producer of a key, if it has neither a producer nor an answer that has ended.
 
         Args:
-            key: Which.
-            token: A new secret of the caller's. Asking again with it gives the same lease.
+            key: The key.
+            token: A new secret of the caller. A second call with the same one returns the same
+                lease.
         """
 
     @abstractmethod
     async def append(self, lease: Lease, number: int, data: bytes, events: int) -> Receipt:
         """Append an entry and renew the lease.
 
-        It is appended only if ``number`` is the next one. One that is there already stays as it is.
+        The entry is appended only if ``number`` is the next number of the log. An existing entry
+        is never changed.
 
         Args:
-            lease: The producer's.
-            number: Which entry this is; 0 only renews the lease.
-            data: Its records, encoded.
-            events: How many events there are, this entry's included; of no account if ``number``
-                is 0.
+            lease: The producer's lease.
+            number: The number of the entry; 0 renews the lease and appends nothing.
+            data: The records of the entry, encoded.
+            events: The number of events so far, with those of this entry. It is ignored if
+                ``number`` is 0.
 
         Raises:
             LeaseLostError: The lease has run out, so nothing was appended.
@@ -145,9 +147,9 @@ class Log(ABC):
     async def finish(
         self, lease: Lease, number: int, data: bytes, events: int, state: EndState
     ) -> Receipt:
-        """Append the last entry and give the lease up; the arguments are those of ``append``.
+        """Append the last entry and give up the lease. The arguments are those of ``append``.
 
-        Nothing is given up if ``number`` is not the next one.
+        The lease is kept if ``number`` is not the next number of the log.
 
         Raises:
             LeaseLostError: The lease has run out, so nothing was appended.
@@ -155,39 +157,39 @@ class Log(ABC):
 
     @abstractmethod
     async def release(self, lease: Lease) -> None:
-        """Give the lease up without an end: the answer is lost, and readers learn it at once."""
+        """Give up the lease without an end. Readers learn at once that the answer is lost."""
 
     @abstractmethod
     async def read(self, key: str, generation: int, after: int, wait: float) -> list[Entry]:
-        """The entries behind number ``after``, some or all of them, in order.
+        """Return entries after number ``after``, in order: some or all of them.
 
         Args:
-            key: Which answer.
-            generation: Which of its logs.
-            after: The number of the last entry that is known; 0 for none.
-            wait: For how many seconds to wait if there are none. The list is empty if nothing has
-                come by then; it may be so earlier.
+            key: The key.
+            generation: The number of the log.
+            after: The number of the last entry that the caller has; 0 if it has none.
+            wait: How many seconds to wait if there is no such entry. The list is empty if none
+                has arrived by then. It may also be empty earlier.
         """
 
     @abstractmethod
     async def stop(self, key: str) -> bool:
-        """Ask the producer of a key to stop; it does within a second.
+        """Stop the answer of a key, wherever its producer runs. It ends within a second.
 
         Returns:
-            Whether the key has a producer, which will stop.
+            Whether there is a producer, which will stop.
         """
 
     @abstractmethod
     async def status(self, key: str) -> RelayStatus:
-        """What is known of a key."""
+        """Return what the relay knows about a key."""
 
     @abstractmethod
     async def expire(self, key: str, after: float = 0.0) -> bool:
-        """Forget a key's answer after so many seconds, instead of ``ttl`` seconds after its end.
+        """Delete the answer of a key after ``after`` seconds, instead of ``ttl`` after its end.
 
-        At once by default: a producer loses its lease, and readers get
-        ``RelayedAnswerGoneError``. If the answer still runs and ``after`` is not 0, the
-        producer's next write sets ``ttl`` seconds again: call it when the answer has ended.
+        By default it is deleted at once: a running producer loses its lease, and readers get
+        ``RelayedAnswerGoneError``. Use other values of ``after`` only when the answer has ended:
+        each write of a running producer sets the time to ``ttl`` again.
 
         Returns:
             Whether there was an answer.

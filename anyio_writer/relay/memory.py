@@ -36,7 +36,7 @@ class _Answer:
 
 
 class MemoryRelay(Relay):
-    """Answers within one process and one event loop, kept until the block ends or they expire.
+    """A relay within one event loop. Answers are kept until they expire or the block ends.
 
     The arguments are those of ``Relay``.
     """

@@ -27,24 +27,24 @@ _LOST: Final = -1
 
 
 class RedisRelay(Relay):
-    """Answers in Redis (from 6.2 on) or Valkey, a single server or a cluster.
+    """A relay on Redis (6.2 or later) or Valkey, on a single server or a cluster.
 
-    Entering it connects. There is one connection for all that does not wait, and one for each
-    answer whose readers wait for its next entry. It needs the extra ``relay``.
+    It needs the extra ``relay``. Entering it connects. It uses one connection for commands that
+    are answered at once, and one for each answer whose readers wait for its next entry.
 
     Args:
-        url: ``redis://user:password@host:port/database``; ``rediss`` for TLS, ``valkey`` and
-            ``valkeys`` mean the same. Of a cluster any node.
-        prefix: What all keys begin with: ``{prefix:key}:``.
-        ttl: For how many seconds an answer is kept after the last write to it.
-        lease: After how many seconds without a word a producer counts as lost. The server may be
-            away for as long, too.
-        flush: How many seconds lie between two writes of one answer at least.
-        flush_bytes: How large an entry gets, in bytes, unless a single chunk is larger.
-        ssl_context: For TLS; by default one that checks the server's certificate and name.
+        url: ``redis://user:password@host:port/database``. ``rediss`` uses TLS; ``valkey`` and
+            ``valkeys`` mean the same. For a cluster, give any node.
+        prefix: The names in Redis begin with ``{prefix:key}:``.
+        ttl: How many seconds an answer is kept after the last write to it.
+        lease: After how many seconds without a sign of life a producer counts as lost. Redis may
+            also be away for that long.
+        flush: The minimum number of seconds between two writes of one answer.
+        flush_bytes: The maximum size of an entry, in bytes. Only a single chunk may exceed it.
+        ssl_context: For TLS. The default checks the server's certificate and name.
 
     Raises:
-        ConfigurationError: One of these is wrong; on entry, the client is not installed.
+        ConfigurationError: A setting is invalid. On entry: the extra is not installed.
     """
 
     def __init__(

@@ -154,10 +154,10 @@ def finish(state: StreamState[Any]) -> Batch:
 
 
 class RelayedStream(ChatCompletionStream[T], Generic[T]):
-    """An answer that is followed through a relay. Made by ``Relay.open_stream()``.
+    """An answer that is read through a relay. Made by ``Relay.open_stream()``.
 
-    It is a ``ChatCompletionStream`` but for the request, which somebody else has sent: ``response``
-    and ``request_id`` are None.
+    It is a ``ChatCompletionStream``. Somebody else has sent the request, so ``response`` and
+    ``request_id`` are None.
     """
 
     def __init__(
@@ -191,10 +191,10 @@ class RelayedStream(ChatCompletionStream[T], Generic[T]):
 
 
 class RelayedConversation(Publisher[ConversationEvent[T]], Generic[T]):
-    """A conversation that is followed through a relay. Made by ``Relay.open_conversation()``.
+    """A conversation that is read through a relay. Made by ``Relay.open_conversation()``.
 
-    It has the events of all rounds, as ``Conversation`` has them. Iteration, ``until_done()`` and
-    ``get_final_completion()`` raise what ended the conversation.
+    It yields the events of all rounds, as a ``Conversation`` does. Iteration, ``until_done()`` and
+    ``get_final_completion()`` raise the error that ended the conversation, if there was one.
     """
 
     _kind = "conversation"
@@ -232,21 +232,21 @@ class RelayedConversation(Publisher[ConversationEvent[T]], Generic[T]):
 
     @property
     def completions(self) -> list[ParsedChatCompletion[T]]:
-        """The completions so far, one per round that has come to its end."""
+        """The completions so far, one for each round that has ended."""
         return list(self._completions)
 
     @property
     def current_completion_snapshot(self) -> ParsedChatCompletion[T]:
-        """The latest round's completion so far; without choices before its first chunk."""
+        """The completion of the latest round so far. It has no choices before the first chunk."""
         return self._state.current_completion_snapshot
 
     @property
     def has_begun(self) -> bool:
-        """Whether events came already, so that a subscriber made now has missed some."""
+        """Whether events have arrived, so that a new subscriber has missed some."""
         return self._has_begun
 
     async def get_final_completion(self) -> ParsedChatCompletion[T]:
-        """The last round's completion: waits for the end, and drops the events until then."""
+        """Wait for the end, and return the last round's completion. Discards the events."""
         await self.until_done()
         return self._completions[-1]
 
