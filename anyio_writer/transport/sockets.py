@@ -55,7 +55,6 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         self._size = 0  # of all that
         self._is_paused = False
         self._can_write = True
-        self._is_tls = False
         self._is_ended = False
         self._is_closed = False
         self._error: Exception | None = None
@@ -131,7 +130,7 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         if self._is_closed:
             return
         self._is_closed = True
-        if self._is_of_this_loop():
+        if running_loop() is self._loop:
             self._transport.abort()
             _wake(self._reader)
             self.resume_writing()
@@ -139,9 +138,7 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
             return
         try:
             self._loop.call_soon_threadsafe(self._transport.abort)
-        except (
-            RuntimeError
-        ):  # that loop is closed: tell the peer, and leave the rest to the collector
+        except RuntimeError:  # that loop is closed: tell the peer; the collector does the rest
             with suppress(Exception):  # uvloop has closed the socket, and cannot shut it down
                 self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
@@ -158,31 +155,21 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
             ConnectTimeout: It took too long.
         """
         with _mapped(httpcore.ConnectError, httpcore.ConnectTimeout, timeout):
-            self._transport = await self._handshake(ssl_context, server_hostname)
-        self._is_tls = True
+            if self._received:  # it must not be taken for what TLS protects
+                raise ConnectionError("the server sent something before the TLS handshake")
+            transport = await self._loop.start_tls(
+                self._transport, self, ssl_context, server_hostname=server_hostname
+            )
+            if transport is None:  # it was lost right behind the handshake
+                raise ConnectionError("closed by the other side")
+        self._transport = transport
         return self
-
-    async def _handshake(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None
-    ) -> asyncio.Transport:
-        if self._received:  # it must not be taken for what TLS protects
-            raise ConnectionError("the server sent something before the TLS handshake")
-        transport = await self._loop.start_tls(
-            self._transport, self, ssl_context, server_hostname=server_hostname
-        )
-        if transport is None:  # it was lost right behind the handshake
-            raise ConnectionError("closed by the other side")
-        return transport
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's own streams answer to the same names."""
         if info == "is_readable":  # asked of an idle connection: is it over?
-            return (
-                bool(self._received)
-                or self._is_ended
-                or self._is_closed
-                or not self._is_of_this_loop()
-            )
+            is_over = self._is_ended or self._is_closed or running_loop() is not self._loop
+            return is_over or bool(self._received)
         name = _EXTRA_INFO.get(info)
         return None if name is None else self._transport.get_extra_info(name)
 
@@ -209,7 +196,7 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         """The other side sends no more; without TLS this side still may."""
         self._is_ended = True
         _wake(self._reader)
-        return not self._is_tls
+        return self._transport.get_extra_info("ssl_object") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over, by an error or because this side closed it."""
@@ -235,11 +222,13 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         if self._transport.is_closing():
             raise httpcore.WriteError("closed by the other side")
 
-    def _is_of_this_loop(self) -> bool:
-        try:
-            return asyncio.get_running_loop() is self._loop
-        except RuntimeError:  # trio's, or none
-            return False
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop of asyncio that runs in this thread; None if it is trio's, or none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class AsyncioBackend(httpcore.AsyncNetworkBackend):
@@ -280,10 +269,6 @@ class AsyncioBackend(httpcore.AsyncNetworkBackend):
         with _mapped(httpcore.ConnectError, httpcore.ConnectTimeout, timeout):
             _, stream = await loop.create_unix_connection(partial(SocketStream, loop), path)
             return await _set(stream, socket_options)
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait."""
-        await anyio.sleep(seconds)
 
 
 async def _resolve(host: str, port: int) -> list[str]:

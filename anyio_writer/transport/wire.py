@@ -9,8 +9,7 @@ import asyncio
 import math
 import re
 import ssl
-from collections.abc import Iterable
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import anyio
 import httpcore
@@ -18,7 +17,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from .chunked import RewindableStream
 from .retries import StaleConnection
-from .sockets import AsyncioBackend
+from .sockets import AsyncioBackend, running_loop
 
 _HEAD_SIZE: Final = 4096
 """Bytes of one read while the head of a response is awaited: most fit, with little else."""
@@ -175,35 +174,15 @@ class Network(httpcore.AsyncNetworkBackend):
     def __init__(self) -> None:
         self.is_closed = False
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+    async def connect_tcp(self, *arguments: Any, **options: Any) -> httpcore.AsyncNetworkStream:
         """A connection to the first address of the host that answers."""
-        stream = await network_backend().connect_tcp(
-            host,
-            port,
-            timeout=timeout,
-            local_address=local_address,
-            socket_options=socket_options,
-        )
-        return await self.opened(stream)
+        return await self.opened(await network_backend().connect_tcp(*arguments, **options))
 
     async def connect_unix_socket(
-        self,
-        path: str,
-        timeout: float | None = None,
-        socket_options: Iterable[Any] | None = None,
+        self, *arguments: Any, **options: Any
     ) -> httpcore.AsyncNetworkStream:
         """A connection to a Unix socket."""
-        stream = await network_backend().connect_unix_socket(
-            path, timeout=timeout, socket_options=socket_options
-        )
-        return await self.opened(stream)
+        return await self.opened(await network_backend().connect_unix_socket(*arguments, **options))
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -232,27 +211,17 @@ class Network(httpcore.AsyncNetworkBackend):
 
 def _trio_socket_of(stream: httpcore.AsyncNetworkStream) -> Any:
     """The socket of a connection, if it is trio's and carries no TLS; else None."""
-    if _asyncio_loop() is not None or stream.get_extra_info("ssl_object") is not None:
+    if running_loop() is not None or stream.get_extra_info("ssl_object") is not None:
         return None
     return stream.get_extra_info("socket")
 
 
-def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def network_backend() -> httpcore.AsyncNetworkBackend:
     """The network of the event loop that runs."""
-    loop = _asyncio_loop()
-    backend: Any
+    loop = running_loop()
     if loop is None:
-        backend = httpcore.TrioBackend()
+        return httpcore.TrioBackend()
     # Windows' proactor reads into a buffer while other things happen, so none can be shared.
-    elif isinstance(loop, getattr(asyncio, "ProactorEventLoop", ())):
-        backend = httpcore.AnyIOBackend()
-    else:
-        backend = AsyncioBackend()
-    return cast("httpcore.AsyncNetworkBackend", backend)
+    if isinstance(loop, getattr(asyncio, "ProactorEventLoop", ())):
+        return httpcore.AnyIOBackend()
+    return AsyncioBackend()
