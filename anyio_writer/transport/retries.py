@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import Any, Final, TypeVar
-
-import anyio
+from typing import Any, Final
 
 from ..errors import (
     SERVER_ERROR,
@@ -18,8 +15,6 @@ from ..errors import (
     ConnectTimeoutError,
 )
 from ..protocol.json import is_object
-
-R = TypeVar("R")
 
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 8.0
@@ -35,36 +30,27 @@ class StaleConnection(Exception):  # a mark, carried by an error of the HTTP lib
     """Marks the failure of a kept-alive connection that ended before a response had begun."""
 
 
-async def with_retries(
-    send: Callable[[], Awaitable[R]],
-    *,
-    max_retries: int,
-    on_failure: Callable[[Exception, float | None], None],
-) -> R:
-    """Call ``send`` until it works, fails for good, or has failed ``max_retries`` + 1 times.
+def pause_before_retry(exc: Exception, retries: int, max_retries: int) -> float | None:
+    """Seconds until a request that failed is sent again; None if it is not.
+
+    It is 0 if a kept-alive connection had ended while it was idle. That is no failure of this
+    request, so it does not count as a retry.
 
     Args:
-        send: What is called.
-        max_retries: How often again, at most.
-        on_failure: Called with each failure, and with the seconds until the next call; None if
-            there is none.
+        exc: The failure.
+        retries: How often it was sent again so far.
+        max_retries: How often, at most.
     """
-    retries = 0
-    while True:
-        try:
-            return await send()
-        except Exception as exc:
-            if not _is_stale(exc):
-                if retries == max_retries or not is_retryable(exc):
-                    on_failure(exc, None)
-                    raise
-                pause = _pause_after(exc, retries)
-                retries += 1
-            else:
-                pause = 0.0  # the server ended it while it was idle: no failure of this request
-            on_failure(exc, pause)
-        if pause:
-            await anyio.sleep(pause)
+    if _is_stale(exc):
+        return 0.0
+    if retries == max_retries or not is_retryable(exc):
+        return None
+    wish = server_wait(exc) if isinstance(exc, APIStatusError) else None
+    spread = random.uniform(0, _JITTER)  # no secret
+    if wish is not None:
+        return wish * (1 + spread * 0.2)  # upwards only: never sooner than the server asked
+    doubled: float = _FIRST_WAIT * 2 ** min(retries, 10)
+    return min(doubled, _LONGEST_WAIT) * (1 - spread)
 
 
 def _is_stale(exc: BaseException | None) -> bool:
@@ -106,15 +92,6 @@ def server_wait(exc: APIStatusError) -> float | None:
         except (TypeError, ValueError, OverflowError):  # a date of any digits
             return None
     return seconds if seconds > 0 else None
-
-
-def _pause_after(exc: Exception, retries: int) -> float:
-    wish = server_wait(exc) if isinstance(exc, APIStatusError) else None
-    spread = random.uniform(0, _JITTER)  # no secret
-    if wish is not None:
-        return wish * (1 + spread * 0.2)  # upwards only: never sooner than the server asked
-    doubled: float = _FIRST_WAIT * 2 ** min(retries, 10)
-    return min(doubled, _LONGEST_WAIT) * (1 - spread)
 
 
 def _number(text: str | None) -> float | None:

@@ -37,7 +37,7 @@ from .client import (
     translate,
 )
 from .redaction import Redaction
-from .retries import with_retries
+from .retries import pause_before_retry
 from .slots import Slot, Slots
 
 if TYPE_CHECKING:
@@ -205,17 +205,22 @@ class HTTPSource:
             client = self._client
         else:
             client = self._own_client = make_client(max_connections=1)
-
-        async def attempt() -> None:
+        retries = 0
+        while True:
             clock.request_sent()
-            await self._send(client, recorder)
-
-        def failed(error: Exception, wait: float | None) -> None:
-            if wait:
-                clock.opening()
-            recorder.attempt_failed(error, wait)
-
-        await with_retries(attempt, max_retries=self._endpoint.max_retries, on_failure=failed)
+            try:
+                await self._send(client, recorder)
+                break
+            except Exception as exc:
+                pause = pause_before_retry(exc, retries, self._endpoint.max_retries)
+                if pause:
+                    clock.opening()
+                recorder.attempt_failed(exc, pause)
+                if pause is None:
+                    raise
+            if pause:
+                retries += 1
+                await anyio.sleep(pause)
         # Thousands of streams may be open, and none is sent again.
         self._content, self._headers = b"", {}
 

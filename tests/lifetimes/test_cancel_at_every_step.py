@@ -94,7 +94,7 @@ async def test_over_the_network(
         await checkpoint()
 
     # The pause before a retry; a real one would only be a longer wait in the same place.
-    monkeypatch.setattr("anyio_writer.transport.retries.anyio.sleep", no_wait)
+    monkeypatch.setattr("anyio_writer.transport.source.anyio.sleep", no_wait)
     async with (
         ChatServer(default=second_time_lucky()) as server,
         AsyncWriter(api_key="key", base_url=server.url, max_connections=1) as writer,

@@ -539,7 +539,7 @@ async def test_a_retried_failure_leaves_nothing(monkeypatch: pytest.MonkeyPatch)
     async def no_wait(delay: float) -> None:
         await anyio.lowlevel.checkpoint()
 
-    monkeypatch.setattr("anyio_writer.transport.retries.anyio.sleep", no_wait)
+    monkeypatch.setattr("anyio_writer.transport.source.anyio.sleep", no_wait)
     async with (
         ChatServer(error_reply(503), error_reply(429), text_reply("Hello there")) as server,
         AsyncWriter(api_key="key", base_url=server.url, max_connections=5) as writer,
