@@ -234,12 +234,12 @@ class Lifetime:
         self._tasks.start_soon(run, name=name or fn)
         self._children += 1
 
-    def start_tool(self, fn: Callable[[Any], Awaitable[None]], call: Any, name: str) -> None:
+    def start_tool(self, tool: Callable[[], Awaitable[None]], name: str) -> None:
         """Run a tool: the block waits for its end, but does not let the stream go on for it."""
 
         async def run() -> None:
             try:
-                await fn(call)
+                await tool()
             finally:
                 self._tools -= 1
 

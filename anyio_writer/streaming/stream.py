@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 import anyio
@@ -27,7 +28,7 @@ from ..transport.source import ByteSource, request_id_of
 from .deadlines import Deadlines
 from .publisher import Publisher
 from .pump import Pump
-from .subscription import Subscription
+from .subscription import Steps, Subscription
 from .tool_runs import DEFAULT_LIMIT, OnError, ToolRunner, ToolRuns
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             InvalidParameterError: ``choice_index`` is not a whole number of 0 or more.
         """
         check_count("choice_index", choice_index, InvalidParameterError, least=0)
-        return _TextDeltas(self._own_subscription(), choice_index)
+        events = self._own_subscription()
+        return Steps(partial(_next_delta, events, choice_index), events.aclose)
 
     async def get_final_completion(self) -> ParsedChatCompletion[T]:
         """Wait for the end, and return the whole completion. Events until then are discarded."""
@@ -194,7 +196,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             self._tools if tools is None else functions_by_name(tools),
             limit=limit,
             on_error=on_error,
-            start=lifetime.start_tool,
+            lifetime=lifetime,
             until_ended=self._until_ended_unread,
             stream=self,
             observers=self._settings.observer,
@@ -343,22 +345,8 @@ AsyncChatCompletionStream = ChatCompletionStream
 """The official SDK's name for it."""
 
 
-class _TextDeltas:
-    """Iterates the text of one choice, piece by piece."""
-
-    def __init__(self, events: Subscription[Any], choice_index: int) -> None:
-        self._events = events
-        self._choice_index = choice_index
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        return self
-
-    async def __anext__(self) -> str:
-        while True:
-            event = await anext(self._events)
-            if isinstance(event, ContentDeltaEvent) and event.choice_index == self._choice_index:
-                return event.delta
-
-    async def aclose(self) -> None:
-        """Stop subscribing."""
-        await self._events.aclose()
+async def _next_delta(events: Subscription[Any], choice_index: int) -> str:
+    while True:
+        event = await anext(events)
+        if isinstance(event, ContentDeltaEvent) and event.choice_index == choice_index:
+            return event.delta

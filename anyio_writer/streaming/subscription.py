@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
 from anyio.lowlevel import checkpoint, current_token
 
@@ -13,18 +13,9 @@ from ..errors import ConsumerLagError
 from ..protocol.completion import ParsedChatCompletion
 from ..uncopied import Uncopied
 from .channel import YIELD_EVERY, Channel
+from .lifetime import Lifetime
 
 E = TypeVar("E")
-
-
-class Source(Protocol):
-    """What a subscriber needs to know of its stream."""
-
-    def demand(self) -> None:
-        """Somebody wants events: reading may start."""
-
-    async def raise_end(self) -> None:
-        """Raise what the stream ended with, anew; return if it ended well."""
 
 
 class Subscription(Uncopied, Generic[E]):
@@ -46,11 +37,11 @@ class Subscription(Uncopied, Generic[E]):
 
     def __init__(
         self,
-        source: Source,
+        lifetime: Lifetime,
         channel: Channel,
         snapshot: Callable[[], ParsedChatCompletion[Any]],
     ) -> None:
-        self._source = source
+        self._lifetime = lifetime
         self._channel = channel
         self._read_snapshot = snapshot
         self._events: list[E] = []  # received and not yet given out, the oldest last
@@ -113,7 +104,7 @@ class Subscription(Uncopied, Generic[E]):
 
     def batches(self) -> AsyncIterator[list[E]]:
         """The same events in lists: each time everything that is buffered. No list is empty."""
-        return Batches(self._next_batch, self.aclose)
+        return Steps(self._next_batch, self.aclose)
 
     async def _next_batch(self) -> list[E]:
         if self._events:
@@ -139,7 +130,7 @@ class Subscription(Uncopied, Generic[E]):
             StopAsyncIteration: The stream has ended well, or this subscriber is closed.
         """
         if self._checkpoint_if_cancelled is None:
-            self._source.demand()
+            self._lifetime.demand()
             # anyio's own function looks for the event loop at each call, which costs as much as
             # the rest of it. What it then calls is the same for all tasks of a loop.
             self._checkpoint_if_cancelled = current_token().backend_class.checkpoint_if_cancelled
@@ -164,26 +155,26 @@ class Subscription(Uncopied, Generic[E]):
                 "has lost the rest."
             )
         if not channel.is_closed:
-            await self._source.raise_end()
+            await self._lifetime.raise_end()
         raise StopAsyncIteration
 
 
-class Batches(Uncopied, Generic[E]):
-    """Iterates a subscription in lists of all that is buffered."""
+class Steps(Uncopied, Generic[E]):
+    """Iterates a subscription in another form: batch by batch, or text by text."""
 
     _copy_instead = "The events can be."
 
     def __init__(
-        self, next_batch: Callable[[], Awaitable[list[E]]], aclose: Callable[[], Awaitable[None]]
+        self, step: Callable[[], Awaitable[E]], aclose: Callable[[], Awaitable[None]]
     ) -> None:
-        self._next_batch = next_batch
+        self._step = step
         self._aclose = aclose
 
-    def __aiter__(self) -> AsyncIterator[list[E]]:
+    def __aiter__(self) -> AsyncIterator[E]:
         return self
 
-    async def __anext__(self) -> list[E]:
-        return await self._next_batch()
+    def __anext__(self) -> Awaitable[E]:
+        return self._step()
 
     async def aclose(self) -> None:
         """Stop subscribing."""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
 import anyio
 import anyio.to_thread
@@ -23,6 +23,7 @@ from ..request.encoding import encode_foreign
 from ..telemetry.observer import Observers, ToolEnded, ToolStarted
 from ..uncopied import Uncopied
 from .channel import Batch
+from .lifetime import Lifetime
 
 if TYPE_CHECKING:
     from ..request.params import Message
@@ -66,19 +67,6 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-class Start(Protocol):
-    """Starts a task in the stream's task group."""
-
-    def __call__(
-        self,
-        fn: Callable[[FunctionToolCallArgumentsDoneEvent], Awaitable[None]],
-        call: FunctionToolCallArgumentsDoneEvent,
-        name: str,
-        /,
-    ) -> None:
-        """Start ``fn(call)`` as a task of this name."""
-
-
 class ToolRunner:
     """Runs the tool calls of a stream and keeps their results, which ``ToolRuns`` gives out."""
 
@@ -88,7 +76,7 @@ class ToolRunner:
         *,
         limit: int | None,
         on_error: OnError,
-        start: Start,
+        lifetime: Lifetime,
         until_ended: Callable[[], Awaitable[None]],
         stream: ChatCompletionStream[Any],
         observers: Observers | None,
@@ -97,7 +85,7 @@ class ToolRunner:
         self._tools = tools
         self._limit = math.inf if limit is None else limit
         self._on_error = on_error
-        self._start = start
+        self._lifetime = lifetime
         self._until_ended = until_ended
         self._stream = stream
         self._observers = observers
@@ -105,8 +93,8 @@ class ToolRunner:
         self._context = copy_context()
         # Waiting for the limit, and whether they are refused.
         self._queue: deque[tuple[FunctionToolCallArgumentsDoneEvent, bool]] = deque()
-        self._running = 0
-        self._results: list[tuple[int, ToolResult]] = []  # as they ended; and of which choice
+        self.results: Final[list[tuple[int, ToolResult]]] = []
+        """Of each call its choice and what came of it, in the order of their ends."""
         self._scopes: set[anyio.CancelScope] = set()  # of the calls that run
         self._is_broken_off = False  # not all calls will have a result
         self._has_ended = False  # no more calls will come
@@ -114,34 +102,27 @@ class ToolRunner:
 
     def __repr__(self) -> str:
         return (
-            f"<ToolRuns: {self._running} running, {len(self._queue)} waiting, "
-            f"{len(self._results)} ended>"
+            f"<ToolRuns: {len(self._scopes)} running, {len(self._queue)} waiting, "
+            f"{len(self.results)} ended>"
         )
 
-    async def results(self, choice_index: int) -> list[ToolResult]:
-        """As that of ``ToolRuns``."""
+    async def until_done(self) -> None:
+        """Wait for the end of the stream and of all calls."""
         await self._until_ended()
         while not (self._is_idle or self._is_broken_off):
             await self._changed.wait()
         if self._is_broken_off:
             await checkpoint()  # perhaps this task is being cancelled with the tools
             raise StreamClosedError("The stream was left before its tool calls had ended.")
-        return self.results_so_far(choice_index)
 
-    def results_so_far(self, choice_index: int) -> list[ToolResult]:
-        """As that of ``ToolRuns``."""
-        mine = [result for choice, result in self._results if choice == choice_index]
-        return sorted(mine, key=lambda result: result.index)
-
-    async def results_after(self, count: int) -> list[ToolResult]:
-        """As that of ``ToolRuns``."""
-        while len(self._results) == count and not (self._has_ended and self._is_idle):
+    async def until_more(self, count: int) -> None:
+        """Wait until there are more results than these, or will never be."""
+        while len(self.results) == count and not (self._has_ended and self._is_idle):
             await self._changed.wait()
-        return [result for _, result in self._results[count:]]
 
     @property
     def _is_idle(self) -> bool:
-        return not self._running and not self._queue
+        return not self._scopes and not self._queue
 
     # Running them.
 
@@ -167,7 +148,7 @@ class ToolRunner:
 
     def cancel(self) -> None:
         """Cancel the calls that run, and drop those that wait."""
-        if self._running or self._queue:
+        if not self._is_idle:
             self._is_broken_off = True
             self._queue.clear()
             for scope in self._scopes:
@@ -180,20 +161,21 @@ class ToolRunner:
         self._changed = anyio.Event()
 
     def _start_some(self) -> None:
-        while self._queue and self._running < self._limit:
+        while self._queue and len(self._scopes) < self._limit:
             call, is_refused = self._queue.popleft()
-            self._running += 1
-            run = partial(self._run, is_refused=is_refused)
-            self._context.run(self._start, run, call, f"tool {call.name}")
+            scope = anyio.CancelScope()
+            self._scopes.add(scope)
+            run = partial(self._run, call, scope, is_refused=is_refused)
+            self._context.run(self._lifetime.start_tool, run, f"tool {call.name}")
 
     async def _run(
-        self, call: FunctionToolCallArgumentsDoneEvent, *, is_refused: bool = False
+        self,
+        call: FunctionToolCallArgumentsDoneEvent,
+        scope: anyio.CancelScope,
+        *,
+        is_refused: bool,
     ) -> None:
         result: ToolResult | None = None
-        scope = anyio.CancelScope()
-        self._scopes.add(scope)
-        if self._is_broken_off:  # before this task had begun
-            scope.cancel()
         try:
             with scope:
                 if self._observers is None or is_refused or call.name not in self._tools:
@@ -202,11 +184,10 @@ class ToolRunner:
                     result = await self._answer_observed(call, self._observers)
         finally:
             self._scopes.discard(scope)
-            self._running -= 1
             if result is None:
                 self._is_broken_off = True
             else:
-                self._results.append((call.choice_index, result))
+                self.results.append((call.choice_index, result))
             self._wake()
         self._start_some()
 
@@ -301,15 +282,17 @@ class ToolRuns(Uncopied):
         Waits for the end of the stream and of all calls. What the calling task itself has left
         unread of the stream's events is dropped, since nobody else would take it.
         """
-        return await self._runner.results(choice_index)
+        await self._runner.until_done()
+        return self.results_so_far(choice_index)
 
     async def messages(self, choice_index: int = 0) -> list[Message]:
         """The same as ``tool`` messages, to stand behind the assistant's in the next request."""
-        return [result.message() for result in await self._runner.results(choice_index)]
+        return [result.message() for result in await self.results(choice_index)]
 
     def results_so_far(self, choice_index: int = 0) -> list[ToolResult]:
         """What came of the calls that have ended by now, in the order of the calls."""
-        return self._runner.results_so_far(choice_index)
+        mine = [result for choice, result in self._runner.results if choice == choice_index]
+        return sorted(mine, key=lambda result: result.index)
 
     async def results_after(self, count: int) -> list[ToolResult]:
         """All results but the first ``count``, of all choices and in the order of their ends.
@@ -317,7 +300,8 @@ class ToolRuns(Uncopied):
         Waits until there is one more; empty if there will be none. Unlike ``results()`` it drops no
         events and raises nothing.
         """
-        return await self._runner.results_after(count)
+        await self._runner.until_more(count)
+        return [result for _, result in self._runner.results[count:]]
 
 
 async def _refuse(call: FunctionToolCallArgumentsDoneEvent) -> None:

@@ -23,8 +23,8 @@ from tests.streaming.helpers import Body, chunk
 BATCHES = st.lists(st.one_of(st.integers(1, 9), st.none()), max_size=30)
 
 
-class Source:
-    """A stream that has ended well."""
+class Ended:
+    """The lifetime of a stream that has ended well."""
 
     def demand(self) -> None:
         pass
@@ -34,8 +34,9 @@ class Source:
 
 
 def subscription_of(channel: Channel) -> Subscription[int]:
+    lifetime: Any = Ended()
     snapshot: Any = None
-    return Subscription(Source(), channel, snapshot)
+    return Subscription(lifetime, channel, snapshot)
 
 
 @pytest.mark.parametrize("on_full", ["wait", "drop_oldest", "fail"])
