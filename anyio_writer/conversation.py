@@ -28,6 +28,7 @@ from .errors import (
     LengthFinishReasonError,
     StreamClosedError,
     StreamTruncatedError,
+    WriterError,
 )
 from .generics import T
 from .numbers import check_count, check_positive
@@ -43,16 +44,17 @@ from .protocol.events import (
     FunctionToolCallArgumentsDoneEvent,
 )
 from .protocol.rules import Stop, stop_of
+from .streaming.changing import Changing
 from .streaming.channel import DEFAULT_MAX_BUFFER
-from .streaming.lifetime import Lifetime
+from .streaming.lifetime import Lifetime, Stage
 from .streaming.publisher import Publisher
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError, ToolResult, ToolRuns, check_tool_options
 from .telemetry.observer import (
     ConversationEnded,
     ConversationStarted,
     Observers,
+    Outcome,
 )
-from .telemetry.recorder import outcome_of
 from .telemetry.timings import Timings
 
 if TYPE_CHECKING:
@@ -195,7 +197,6 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         self._timings: list[Timings] = []  # of all rounds but the latest
         self._stream = open_round(self.messages)  # here, so that an invalid request is an error now
         self._unanswered: tuple[ParsedChatCompletionChoice[T], ToolRuns] | None = None
-        self._work: anyio.CancelScope
         self._snapshot: Callable[[], ParsedChatCompletion[Any]] = ParsedChatCompletion
         self._publishing = anyio.Lock()
         self._has_begun = False
@@ -242,35 +243,11 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
     # its streams'.
 
     def _enter_work(self) -> anyio.CancelScope:
-        self._work = anyio.CancelScope(deadline=anyio.current_time() + self._total_time)
-        return self._work
+        return anyio.CancelScope(deadline=anyio.current_time() + self._total_time)
 
-    async def _run(self) -> None:
-        lifetime, work = self._entered(), self._work
+    async def _bring_events(self, lifetime: Lifetime) -> None:
         if self._observers is not None:
             self._observers.tell(ConversationStarted(conversation=self))
-        try:
-            with work:
-                await self._converse(lifetime)
-                self._end(None)
-            if work.cancelled_caught and anyio.current_time() >= work.deadline:
-                self._end(self._limit_error(f"{self._total_time} s (total_time)"))
-        except Exception as exc:  # whatever it is, the subscribers must hear of it
-            self._end(exc)
-        finally:
-            if not lifetime.ended.is_set():
-                self._end(self._closed_error(), is_cancelled=not work.cancelled_caught)
-            lifetime.opened.set()
-            lifetime.finished.set()
-
-    def _end(self, error: Exception | None, *, is_cancelled: bool = False) -> None:
-        is_first = not self._entered().ended.is_set()
-        super()._end(error)
-        if is_first and self._observers is not None:
-            outcome = outcome_of(error, is_cancelled=is_cancelled)
-            self._observers.tell(ConversationEnded(conversation=self, outcome=outcome, error=error))
-
-    async def _converse(self, lifetime: Lifetime) -> None:
         for number in range(self._max_rounds):
             if number:
                 self._timings.append(self._stream.timings)
@@ -280,16 +257,32 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
             # a call, and others' calls with "stop".
             if not choice.message.tool_calls:
                 self._messages.append(choice.message.to_param())
+                self._end(None)
                 return
             self._take_in_round()
         raise self._limit_error(f"{self._max_rounds} rounds (max_rounds)")
+
+    def _outcome(self) -> WriterError:
+        return StreamClosedError(
+            "The conversation was closed before it was finished.",
+            completion=self._completion_so_far(),
+        )
+
+    def _outcome_of_stop(self) -> WriterError:
+        if anyio.current_time() >= self._entered().work.deadline:
+            return self._limit_error(f"{self._total_time} s (total_time)")
+        return self._outcome()
+
+    def _report_end(self, error: Exception | None, outcome: Outcome) -> None:
+        if self._observers is not None:
+            self._observers.tell(ConversationEnded(conversation=self, outcome=outcome, error=error))
 
     async def _stream_round(self, lifetime: Lifetime, number: int) -> ParsedChatCompletionChoice[T]:
         """One request, its answer, and its tools."""
         async with self._stream as stream:
             runs = stream.run_tools(self._tools, limit=self._limit, on_error=self._on_error)
-            lifetime.opened.set()
-            await lifetime.demanded.wait()
+            lifetime.advance(Stage.OPEN)
+            await lifetime.wait_for_demand()
             self._snapshot = ParsedChatCompletion
             await self._publish([RoundStartedEvent(number)])
             published = _PublishedCalls()
@@ -312,7 +305,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
             self._unanswered = choice, runs
             return choice
         # On asyncio the task of a tool can be cancelled by itself, and all of the round with it.
-        raise self._closed_error()
+        raise self._outcome()
 
     async def _publish_results(
         self, number: int, runs: ToolRuns, published: _PublishedCalls
@@ -367,17 +360,11 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
             completion=self._completion_so_far(),
         )
 
-    def _closed_error(self) -> StreamClosedError:
-        return StreamClosedError(
-            "The conversation was closed before it was finished.",
-            completion=self._completion_so_far(),
-        )
-
     def _completion_so_far(self) -> ParsedChatCompletion[T] | None:
         return self.current_completion_snapshot if self._stream.chunk_count else None
 
 
-class _PublishedCalls:
+class _PublishedCalls(Changing):
     """The calls of a round whose done events were published.
 
     A tool is started before they are, so a fast one would overtake the event of its own call. Nor
@@ -385,11 +372,11 @@ class _PublishedCalls:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: Final[set[int]] = set()
         self.is_split = False
         """Whether the last events may be a part of those that one read brought: the buffer was
         full."""
-        self._changed = anyio.Event()
 
     def add_done(self, events: list[Any]) -> None:
         """These were published."""
@@ -401,8 +388,7 @@ class _PublishedCalls:
     def add(self, calls: set[int]) -> None:
         """Nothing has to be published of these any more before they are answered."""
         self.calls.update(calls)
-        self._changed.set()
-        self._changed = anyio.Event()
+        self.notify()
 
     def end(self) -> None:
         """All events of the answer were published."""
@@ -412,7 +398,7 @@ class _PublishedCalls:
     async def wait_for(self, calls: set[int]) -> None:
         """Wait until these were published, too, and no chunk's events are incomplete."""
         while self.is_split or not self.calls >= calls:
-            await self._changed.wait()
+            await self.wait_for_change()
 
 
 def _result_event(number: int, result: ToolResult) -> ToolResultEvent:

@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from ..config import StreamSettings
 from ..conversation import ConversationEvent, RoundStartedEvent, ToolResultEvent
-from ..errors import APIError, ConversationLimitError, StreamClosedError
+from ..errors import APIError, ConversationLimitError, StreamClosedError, WriterError
 from ..protocol.completion import ParsedChatCompletion
 from ..protocol.events import EVENT_TYPES, completion_as_of
 from ..protocol.state import StreamState
@@ -19,6 +19,7 @@ from ..protocol.values import ValueReader
 from ..streaming.channel import Batch
 from ..streaming.deadlines import Deadlines
 from ..streaming.fanout import Fanout
+from ..streaming.lifetime import Lifetime, Stage
 from ..streaming.publisher import Publisher
 from ..streaming.pump import Pump, check_size
 from ..streaming.stream import ChatCompletionStream
@@ -269,24 +270,22 @@ class RelayedConversation(Publisher[ConversationEvent[T]], Generic[T]):
         self._deadlines = Deadlines(self._settings.timeouts, self._settings.end_grace)
         return self._deadlines.scope
 
-    async def _run(self) -> None:
-        lifetime, scope = self._entered(), self._deadlines.scope
-        try:
-            with scope:
-                await self._log.find()
-                lifetime.opened.set()
-                await lifetime.demanded.wait()
-                await self._replay()
-                self._end(None)
-            if scope.cancelled_caught:
-                self._end(self._deadlines.error() or self._closed_error())
-        except Exception as exc:  # whatever it is, the subscribers must hear of it
-            self._end(exc)
-        finally:
-            if not lifetime.ended.is_set():
-                self._end(self._closed_error())
-            lifetime.opened.set()
-            lifetime.finished.set()
+    async def _bring_events(self, lifetime: Lifetime) -> None:
+        await self._log.find()
+        lifetime.advance(Stage.OPEN)
+        await lifetime.wait_for_demand()
+        await self._replay()
+        self._end(None)
+
+    def _outcome(self) -> WriterError:
+        return StreamClosedError("The conversation was closed before it was finished.")
+
+    def _outcome_of_stop(self) -> WriterError:
+        return self._deadlines.error() or self._outcome()
+
+    def _complete(self, error: Exception | None) -> None:
+        if isinstance(error, APIError | StreamClosedError | ConversationLimitError):
+            error.completion = self._state.completion_so_far
 
     async def _replay(self) -> None:
         end: End | None = None
@@ -352,11 +351,3 @@ class RelayedConversation(Publisher[ConversationEvent[T]], Generic[T]):
             self._has_begun = True
         if events := self._skip.take(events, self._state.remember):
             await self._fanout.publish(events)
-
-    def _closed_error(self) -> StreamClosedError:
-        return StreamClosedError("The conversation was closed before it was finished.")
-
-    def _end(self, error: Exception | None) -> None:
-        if isinstance(error, APIError | StreamClosedError | ConversationLimitError):
-            error.completion = self._state.completion_so_far
-        super()._end(error)

@@ -7,6 +7,7 @@ import inspect
 import math
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
+from enum import IntEnum
 from sys import intern
 from typing import Any, Final
 
@@ -14,17 +15,26 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from ..errors import StreamClosedError, WriterError, WrongOrderError, WrongTaskError
-from .lazy_event import LazyEvent
+from .changing import Changing
 
 # By the id of a task: what it has entered and not left, the innermost last.
 _entered_by: Final[dict[int, list[Lifetime]]] = {}
 
 
-class Lifetime:
+class Stage(IntEnum):
+    """How far a stream or a conversation has come."""
+
+    OPENING = 0
+    OPEN = 1  # what it reads from is there
+    ENDED = 2  # it is known how it ended, be it before it was open
+    FINISHED = 3  # everything is cleaned up
+
+
+class Lifetime(Changing):
     """What exists while a stream or a conversation is open, and how it ended.
 
     The task that brings the events runs in ``work`` and raises nothing: it records the outcome as
-    ``error``, sets ``ended``, cleans up and sets ``finished``.
+    ``error``, then cleans up.
     """
 
     __slots__ = (
@@ -37,25 +47,21 @@ class Lifetime:
         "_raised",
         "_tasks",
         "_tools",
-        "_work",
-        "demanded",
-        "ended",
         "error",
         "error_was_raised",
-        "finished",
+        "is_demanded",
         "is_left",
-        "opened",
+        "stage",
+        "work",
     )
 
     def __init__(self, kind: str, work: anyio.CancelScope, cleanup_time: float) -> None:
-        self.opened: Final = LazyEvent()
-        """The response is there, or will never be."""
-        self.demanded: Final = LazyEvent()
-        """Somebody wants events."""
-        self.ended: Final = LazyEvent()
-        """It is known how it ended."""
-        self.finished: Final = LazyEvent()
-        """Everything is cleaned up."""
+        super().__init__()
+        self.work: Final = work
+        """What the task runs in."""
+        self.stage: Stage = Stage.OPENING
+        self.is_demanded: bool = False
+        """Whether somebody wants events."""
         self.is_left: bool = False
         """Whether the block has ended."""
         self.error: Exception | None = None
@@ -63,7 +69,6 @@ class Lifetime:
         self.error_was_raised: bool = False
         """Whether somebody has got that error."""
         self._kind = kind  # as messages call it
-        self._work = work
         self._cleanup_time = cleanup_time
         self._host_id = anyio.get_current_task().id
         self._tasks = anyio.create_task_group()
@@ -85,10 +90,10 @@ class Lifetime:
         _entered_by.setdefault(self._host_id, []).append(self)
         self._tasks.start_soon(run, name=intern(f"anyio_writer {self._kind}"))
         try:
-            await self.opened.wait()
+            await self.reach(Stage.OPEN)
             await self.raise_end()
         except BaseException as exc:
-            self._work.cancel()
+            self.work.cancel()
             await self.leave(exc)
             raise
 
@@ -103,7 +108,7 @@ class Lifetime:
             stop()
             self._forget()
             with anyio.move_on_after(self._cleanup_time, shield=True):
-                await self.finished.wait()
+                await self.reach(Stage.FINISHED)
             raise WrongTaskError(
                 f"A {self._kind} must be left by the task that entered it: its 'async with' was "
                 f"entered in another one. The {self._kind} was closed. To end it from elsewhere, "
@@ -255,16 +260,39 @@ class Lifetime:
             self._no_children = anyio.Event()
             await self._no_children.wait()
 
-    # The outcome.
+    # Its stages, and the outcome.
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is known how it ended."""
+        return self.stage >= Stage.ENDED
+
+    def advance(self, stage: Stage) -> None:
+        """This stage is reached, and with it those before."""
+        self.stage = stage
+        self.notify()
+
+    async def reach(self, stage: Stage) -> None:
+        """Wait until this stage is reached, or one after it."""
+        if self.stage >= stage:
+            await checkpoint()
+        while self.stage < stage:
+            await self.wait_for_change()
 
     def demand(self) -> None:
         """Somebody wants events: reading may start."""
-        self.demanded.set()
+        self.is_demanded = True
+        self.notify()
+
+    async def wait_for_demand(self) -> None:
+        """Wait until somebody wants events."""
+        while not self.is_demanded:
+            await self.wait_for_change()
 
     def stop(self) -> None:
         """Cancel the task, unless it is only cleaning up."""
-        if not self.ended.is_set():
-            self._work.cancel()
+        if not self.has_ended:
+            self.work.cancel()
 
     async def raise_end(self) -> None:
         """Raise what it ended with, anew for each who asks; return if it ended well."""

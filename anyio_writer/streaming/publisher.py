@@ -29,10 +29,12 @@ from ..config import Limits
 from ..errors import InvalidParameterError, StreamClosedError, WriterError
 from ..numbers import check_count
 from ..protocol.completion import ParsedChatCompletion
+from ..telemetry.observer import Outcome
+from ..telemetry.recorder import outcome_of
 from ..uncopied import Uncopied
 from .channel import DEFAULT_MAX_BUFFER, Channel, OnFull
 from .fanout import Fanout
-from .lifetime import Lifetime
+from .lifetime import Lifetime, Stage
 from .subscription import Subscription
 
 Ev = TypeVar("Ev")
@@ -78,17 +80,29 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         """It is being entered; returns what the task will run in, which stops it when cancelled."""
 
     @abstractmethod
-    async def _run(self) -> None:
-        """The task: sets ``opened``, waits for ``demanded``, calls ``_end``, sets ``finished``."""
+    async def _bring_events(self, lifetime: Lifetime) -> None:
+        """Open what it reads from, wait for the first demand, publish until the end, ``_end``."""
+
+    @abstractmethod
+    def _outcome(self) -> Exception | None:
+        """What it ends with if it is stopped now."""
+
+    def _outcome_of_stop(self) -> Exception | None:
+        """The same if its own scope was cancelled, which may be a time limit."""
+        return self._outcome()
+
+    def _complete(self, error: Exception | None) -> None:
+        """It ends with this: add to the error what is known."""
+
+    def _report_end(self, error: Exception | None, outcome: Outcome) -> None:
+        """It has ended: tell the observers."""
+
+    async def _clean_up(self) -> None:
+        """Close what it reads from."""
 
     @abstractmethod
     def _freeze_snapshot(self) -> Callable[[], ParsedChatCompletion[Any]]:
         """A function that returns the completion as it stands now, however late it is called."""
-
-    @property
-    @abstractmethod
-    def has_begun(self) -> bool:
-        """Whether events came already, so that a subscriber made now has missed some."""
 
     # Lifetime.
 
@@ -161,7 +175,7 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         """
         lifetime = self._entered()
         self._stop()
-        await lifetime.finished.wait()
+        await lifetime.reach(Stage.FINISHED)
 
     async def aclose(self) -> None:
         """The same as ``close()``, for ``contextlib.aclosing()`` and the like."""
@@ -183,13 +197,36 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
     def _stop(self) -> None:
         self._entered().stop()
 
-    def _end(self, error: Exception | None) -> None:
+    async def _run(self) -> None:
+        """The task. It raises nothing: how it ended is recorded."""
+        lifetime = self._entered()
+        try:
+            with lifetime.work as work:
+                await self._bring_events(lifetime)
+            if work.cancelled_caught and not lifetime.has_ended:
+                self._end(self._outcome_of_stop())
+        except Exception as exc:  # whatever it is, the subscribers must hear of it
+            self._end(exc)
+        finally:
+            try:
+                if not lifetime.has_ended:
+                    self._end(self._outcome(), is_cancelled=True)  # from outside
+            finally:  # an observer may raise what ends the process
+                try:
+                    await self._clean_up()
+                finally:
+                    lifetime.advance(Stage.FINISHED)
+
+    def _end(self, error: Exception | None, *, is_cancelled: bool = False) -> None:
         """Record how it ended, then wake everybody. The first record stays."""
         lifetime = self._entered()
-        if not lifetime.ended.is_set():
-            lifetime.error = error
-            self._fanout.end()
-            lifetime.ended.set()
+        if lifetime.has_ended:
+            return
+        self._complete(error)
+        lifetime.error = error
+        self._fanout.end()
+        lifetime.advance(Stage.ENDED)
+        self._report_end(error, outcome_of(error, is_cancelled=is_cancelled))
 
     # Subscribing.
 
@@ -223,11 +260,11 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
                 pass
         else:
             lifetime.demand()
-            await lifetime.ended.wait()
+            await lifetime.reach(Stage.ENDED)
             await lifetime.raise_end()
 
     def _own_subscription(self) -> Subscription[Ev]:
-        if self._own is None or (self._own.is_closed and not self._entered().ended.is_set()):
+        if self._own is None or (self._own.is_closed and not self._entered().has_ended):
             self._own = self.subscribe()
         with suppress(anyio.NoEventLoopError):  # asked for by a thread outside
             self._own_reader = anyio.get_current_task().id

@@ -22,10 +22,12 @@ from ..protocol.events import (
 from ..protocol.state import StreamState
 from ..protocol.values import ValueReader
 from ..request.tools import functions_by_name
-from ..telemetry.recorder import Recorder, outcome_of
+from ..telemetry.observer import Outcome
+from ..telemetry.recorder import Recorder
 from ..telemetry.timings import Timings
 from ..transport.source import ByteSource, request_id_of
 from .deadlines import Deadlines
+from .lifetime import Lifetime, Stage
 from .publisher import Publisher
 from .pump import Pump
 from .subscription import Steps, Subscription
@@ -117,7 +119,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         await super().close()
 
     def _stop(self) -> None:
-        is_open = not self._entered().ended.is_set()
+        is_open = not self._entered().has_ended
         if is_open and self._state.complete and not self._deadlines.is_paused:
             # Only the end of the response is missing: waiting briefly saves the connection.
             self._deadlines.drain(self._settings.limits.drain_time)
@@ -205,7 +207,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         # Nothing is published between these two: no call is lost or doubled.
         runner.take(self._state.done_calls())
         self._fanout.set_listener(runner)
-        if lifetime.ended.is_set() and lifetime.error is None:
+        if lifetime.has_ended and lifetime.error is None:
             runner.refuse(self._state.cut_off_calls())
         return ToolRuns(runner)
 
@@ -216,7 +218,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         hold the stream back.
         """
         is_reader = self._own_reader == anyio.get_current_task().id
-        has_ended = self._entered().ended.is_set()
+        has_ended = self._entered().has_ended
         await self._until_ended(self._own if is_reader and not has_ended else None)
 
     # What it knows.
@@ -279,51 +281,29 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     # The side of the response: everything below runs in the stream's own task.
 
-    async def _run(self) -> None:
-        lifetime, deadlines, pump = self._entered(), self._deadlines, self._pump
+    async def _bring_events(self, lifetime: Lifetime) -> None:
+        deadlines, pump = self._deadlines, self._pump
         self._recorder.begin(self)
-        try:
-            with deadlines.scope:
-                await self._source.open(deadlines, self._recorder)
-                lifetime.opened.set()
-                await deadlines.pause(lifetime.demanded.wait())
-                await pump.run(deadlines)
-                self._end(self._state.parse_error)
-                if self._state.done_received:
-                    await pump.drain()
-            if deadlines.scope.cancelled_caught and not lifetime.ended.is_set():
-                error = deadlines.error()
-                if error is None and self._state.complete:
-                    pump.finish_complete()
-                self._end(error or self._outcome())
-        except Exception as exc:  # whatever it is, the subscribers must hear of it
-            self._end(exc)
-        finally:
-            try:
-                if not lifetime.ended.is_set():
-                    self._end(self._outcome(), is_cancelled=True)  # from outside
-            finally:  # an observer may raise what ends the process
-                await self._close_source()
-
-    async def _close_source(self) -> None:
-        lifetime = self._entered()
-        try:
-            with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
-                await self._source.aclose()
-        finally:
-            lifetime.opened.set()
-            lifetime.finished.set()
+        await self._source.open(deadlines, self._recorder)
+        lifetime.advance(Stage.OPEN)
+        await deadlines.pause(lifetime.wait_for_demand())
+        await pump.run(deadlines)
+        self._end(self._state.parse_error)
+        if self._state.done_received:
+            await pump.drain()
 
     def _outcome(self) -> WriterError | None:
-        """What is to be said of a stream that was stopped."""
         if self._state.complete and not self._pump.has_lost_events:
             return self._state.parse_error
         return StreamClosedError("The stream was closed before its answer was complete.")
 
-    def _end(self, error: Exception | None, *, is_cancelled: bool = False) -> None:
-        lifetime = self._entered()
-        if lifetime.ended.is_set():
-            return
+    def _outcome_of_stop(self) -> WriterError | None:
+        error = self._deadlines.error()
+        if error is None and self._state.complete:
+            self._pump.finish_complete()
+        return error or self._outcome()
+
+    def _complete(self, error: Exception | None) -> None:
         self._recorder.ended()
         if isinstance(error, APIError):
             error.message = self._source.redact(error.message)
@@ -337,8 +317,13 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             error.timings = self.timings
         if error is None and self._tool_runner is not None:
             self._tool_runner.refuse(self._state.cut_off_calls())
-        super()._end(error)
-        self._recorder.report_end(self, error, outcome_of(error, is_cancelled=is_cancelled))
+
+    def _report_end(self, error: Exception | None, outcome: Outcome) -> None:
+        self._recorder.report_end(self, error, outcome)
+
+    async def _clean_up(self) -> None:
+        with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
+            await self._source.aclose()
 
 
 AsyncChatCompletionStream = ChatCompletionStream

@@ -22,6 +22,7 @@ from ..protocol.history import synthetic_id
 from ..request.encoding import encode_foreign
 from ..telemetry.observer import Observers, ToolEnded, ToolStarted
 from ..uncopied import Uncopied
+from .changing import Changing
 from .channel import Batch
 from .lifetime import Lifetime
 
@@ -67,7 +68,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-class ToolRunner:
+class ToolRunner(Changing):
     """Runs the tool calls of a stream and keeps their results, which ``ToolRuns`` gives out."""
 
     def __init__(
@@ -82,6 +83,7 @@ class ToolRunner:
         observers: Observers | None,
     ) -> None:
         check_tool_options(limit, on_error)
+        super().__init__()
         self._tools = tools
         self._limit = math.inf if limit is None else limit
         self._on_error = on_error
@@ -98,7 +100,6 @@ class ToolRunner:
         self._scopes: set[anyio.CancelScope] = set()  # of the calls that run
         self._is_broken_off = False  # not all calls will have a result
         self._has_ended = False  # no more calls will come
-        self._changed = anyio.Event()
 
     def __repr__(self) -> str:
         return (
@@ -110,7 +111,7 @@ class ToolRunner:
         """Wait for the end of the stream and of all calls."""
         await self._until_ended()
         while not (self._is_idle or self._is_broken_off):
-            await self._changed.wait()
+            await self.wait_for_change()
         if self._is_broken_off:
             await checkpoint()  # perhaps this task is being cancelled with the tools
             raise StreamClosedError("The stream was left before its tool calls had ended.")
@@ -118,7 +119,7 @@ class ToolRunner:
     async def until_more(self, count: int) -> None:
         """Wait until there are more results than these, or will never be."""
         while len(self.results) == count and not (self._has_ended and self._is_idle):
-            await self._changed.wait()
+            await self.wait_for_change()
 
     @property
     def _is_idle(self) -> bool:
@@ -144,7 +145,7 @@ class ToolRunner:
     def end(self) -> None:
         """No more calls will come."""
         self._has_ended = True
-        self._wake()
+        self.notify()
 
     def cancel(self) -> None:
         """Cancel the calls that run, and drop those that wait."""
@@ -153,12 +154,7 @@ class ToolRunner:
             self._queue.clear()
             for scope in self._scopes:
                 scope.cancel()
-            self._wake()
-
-    def _wake(self) -> None:
-        """Let those who wait look again."""
-        self._changed.set()
-        self._changed = anyio.Event()
+            self.notify()
 
     def _start_some(self) -> None:
         while self._queue and len(self._scopes) < self._limit:
@@ -188,7 +184,7 @@ class ToolRunner:
                 self._is_broken_off = True
             else:
                 self.results.append((call.choice_index, result))
-            self._wake()
+            self.notify()
         self._start_some()
 
     async def _answer_observed(

@@ -23,7 +23,6 @@ OWNED = {
     "Deadlines": 1,
     "Fanout": 1,
     "Channel": 1,
-    "LazyEvent": 4,  # opened, demanded, ended, finished
     "Lifetime": 1,
     "Pump": 1,
     "Subscription": 1,
