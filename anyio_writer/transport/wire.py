@@ -9,7 +9,7 @@ import asyncio
 import math
 import re
 import ssl
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import anyio
 import httpcore
@@ -219,9 +219,10 @@ def _trio_socket_of(stream: httpcore.AsyncNetworkStream) -> Any:
 def network_backend() -> httpcore.AsyncNetworkBackend:
     """The network of the event loop that runs."""
     loop = running_loop()
+    backend: Any = AsyncioBackend()
     if loop is None:
-        return httpcore.TrioBackend()
+        backend = httpcore.TrioBackend()
     # Windows' proactor reads into a buffer while other things happen, so none can be shared.
-    if isinstance(loop, getattr(asyncio, "ProactorEventLoop", ())):
-        return httpcore.AnyIOBackend()
-    return AsyncioBackend()
+    elif isinstance(loop, getattr(asyncio, "ProactorEventLoop", ())):
+        backend = httpcore.AnyIOBackend()
+    return cast("httpcore.AsyncNetworkBackend", backend)

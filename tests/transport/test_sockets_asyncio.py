@@ -316,7 +316,7 @@ def test_a_proactor_gets_httpcore_s_own(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(
             asyncio, "ProactorEventLoop", type(asyncio.get_running_loop()), raising=False
         )
-        return type(wire._backend()).__name__
+        return type(wire.network_backend()).__name__
 
     assert asyncio.run(backend()) == "AnyIOBackend"
 
