@@ -37,7 +37,7 @@ DOCUMENTED = {
     "request_id response run_tools text_deltas usage",
     "Conversation": f"{PUBLISHER} {RESULT} completions messages",
     "Subscription": "aclose batch_nowait batches dropped is_closed snapshot",
-    "Batches": "aclose",
+    "Steps": "aclose",
     "ToolRuns": "messages results results_after results_so_far",
     "ResponseType": "decode param partial type",
     "FunctionTool": "arguments_type bind decode description is_async name partial strict to_param",

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Iterable
-from types import TracebackType
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
 
 import httpx
+
+P = ParamSpec("P")
+
+
+def _takes_arguments_of(
+    base: Callable[P, None],
+) -> Callable[[Callable[..., None]], Callable[P, None]]:
+    """Show readers and type checkers the parameters that are passed on to another function."""
+    return wraps(base)
 
 
 class StreamingTransport(httpx.AsyncHTTPTransport):
@@ -24,33 +32,9 @@ class StreamingTransport(httpx.AsyncHTTPTransport):
     not let its pool have another network any more, this is the base class and nothing else.
     """
 
-    def __init__(
-        self,
-        verify: ssl.SSLContext | str | bool = True,
-        cert: str | tuple[str, str] | tuple[str, str, str] | None = None,
-        trust_env: bool = True,
-        http1: bool = True,
-        http2: bool = False,
-        limits: httpx.Limits = httpx.Limits(max_connections=100, max_keepalive_connections=20),
-        proxy: str | httpx.URL | httpx.Proxy | None = None,
-        uds: str | None = None,
-        local_address: str | None = None,
-        retries: int = 0,
-        socket_options: Iterable[Any] | None = None,
-    ) -> None:
-        super().__init__(
-            verify=verify,
-            cert=cert,
-            trust_env=trust_env,
-            http1=http1,
-            http2=http2,
-            limits=limits,
-            proxy=proxy,
-            uds=uds,
-            local_address=local_address,
-            retries=retries,
-            socket_options=socket_options,
-        )
+    @_takes_arguments_of(httpx.AsyncHTTPTransport.__init__)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         # httpcore takes half a second to import, and is by the line above.
         from .wire import Network
 
@@ -64,11 +48,5 @@ class StreamingTransport(httpx.AsyncHTTPTransport):
         self._network.is_closed = True
         await super().aclose()
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        self._network.is_closed = True
-        await super().__aexit__(exc_type, exc_value, traceback)
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()  # which httpx goes past
