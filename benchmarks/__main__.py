@@ -25,7 +25,7 @@ _DOCS: Final = Path(__file__).parent.parent / "docs"
 _PACKAGES: Final = (
     *("writer-sdk", "openai", "httpx-sse", "httpx", "httpx2", "httpcore", "h11", "anyio", "trio"),
     *("uvloop", "msgspec", "pydantic", "jiter", "opentelemetry-sdk"),
-    *("hiredis", "redis", "assistant-stream"),
+    *("coredis", "redis", "assistant-stream"),
 )
 
 

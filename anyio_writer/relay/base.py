@@ -108,6 +108,9 @@ class Relay(Log):
         self._flush = flush
         self._flush_bytes = flush_bytes
         self._tasks: TaskGroup | None = None
+        self._io: TaskGroup | None = None
+        self._io_keeper: TaskGroup | None = None
+        self._left = anyio.Event()
         self._loop: object = None
 
     # Lifetime.
@@ -119,19 +122,25 @@ class Relay(Log):
             RelayUnavailableError: The server cannot be reached, or refuses.
         """
 
-    async def _disconnect(self) -> None:
+    def _disconnect(self) -> None:
         """Let go of everything: nothing more can be asked."""
 
     async def __aenter__(self) -> Self:
-        if self._tasks is not None:
+        if self._io_keeper is not None:
             raise WriterError("A relay can be entered only once; make another one.")
+        # The tasks that produce end before the connections that they need.
+        self._io_keeper = anyio.create_task_group()
         self._tasks = anyio.create_task_group()
-        await self._tasks.__aenter__()
+        await self._io_keeper.__aenter__()
+        is_ready = anyio.Event()
+        self._io_keeper.start_soon(self._keep_io, is_ready, name="connections of a relay")
         try:
+            await is_ready.wait()
             await self._connect()
         except BaseException as exc:
-            await self._end(exc)
+            await self._end_io(exc)
             raise
+        await self._tasks.__aenter__()
         self._loop = current_token()
         return self
 
@@ -142,14 +151,32 @@ class Relay(Log):
         traceback: TracebackType | None,
     ) -> None:
         self._loop = None
-        await self._end(exc)
-
-    async def _end(self, exc: BaseException | None) -> None:
         try:
-            # What produces has an end to record.
             await _leave(self._task_group(), exc)
         finally:
-            await self._disconnect()
+            await self._end_io(exc)
+
+    async def _keep_io(self, is_ready: anyio.Event) -> None:
+        """Have a task group until the block is left.
+
+        A cancellation from outside the block reaches all that is in it at once. But what produces
+        has an end to record then, so the connections last until the block is left.
+        """
+        with anyio.CancelScope(shield=True):
+            async with anyio.create_task_group() as self._io:
+                is_ready.set()
+                await self._left.wait()
+                self._io.cancel_scope.cancel()
+
+    async def _end_io(self, exc: BaseException | None) -> None:
+        self._disconnect()
+        self._left.set()
+        assert self._io_keeper is not None  # for type checkers: it was entered
+        await _leave(self._io_keeper, exc)
+
+    def _io_tasks(self) -> TaskGroup:
+        assert self._io is not None  # for type checkers: it was entered
+        return self._io
 
     def _check_open(self) -> None:
         if self._loop is None:

@@ -1,6 +1,7 @@
 """Connections to Redis or Valkey: made when needed, made again when lost, and asked until it works.
 
-Each belongs to nobody's task, so it outlasts the cancellation of those who use it.
+They are coredis's, each as a task of the relay's. Its pool is not used: it loses a connection's
+place for good whenever a task is cancelled while it connects.
 """
 
 from __future__ import annotations
@@ -10,20 +11,31 @@ import math
 import re
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 import anyio
-import hiredis
-import httpcore
-from anyio.abc import TaskGroup
+from anyio.abc import ByteStream, TaskGroup, TaskStatus
+from coredis.connection import BaseConnection, TCPLocation
+from coredis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    ConnectionError,  # noqa: A004 - coredis's own
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    TryAgainError,
+)
+from coredis.typing import RedisError
 
 from ..errors import RelayUnavailableError, printable
-from .connection import Address, Connection, connect
 from .scripts import Script
 from .server_url import ServerURL
 
-Ask: TypeAlias = Callable[[Connection], Awaitable[Any]]
+Address: TypeAlias = tuple[str, int]
+Ask: TypeAlias = Callable[[Any], Awaitable[Any]]
+AskBlocking: TypeAlias = Callable[[Any, int, float], Awaitable[Any]]
 
 _SLOTS: Final = 16384  # of a cluster
 
@@ -35,16 +47,22 @@ _KEPT_IDLE: Final = 10.0
 """For how many seconds a connection is kept at least that no reader waits on; twice as long at
 most."""
 
-_BROKEN: Final = (httpcore.NetworkError, httpcore.TimeoutException, OSError)
-"""Errors of a connection: another one may work."""
-
-_PASSING_CODES: Final = re.compile(
-    r"\b(LOADING|READONLY|CLUSTERDOWN|TRYAGAIN|ASK|OOM|MASTERDOWN|MISCONF|NOREPLICAS|BUSY|UNBLOCKED)\b"
+_PASSING: Final = (
+    ConnectionError,
+    BusyLoadingError,
+    ReadOnlyError,
+    ClusterDownError,
+    TryAgainError,
+    AskError,
+    anyio.BrokenResourceError,
+    anyio.EndOfStream,
+    OSError,
+    TimeoutError,
 )
-"""What the server says and time may cure, or another server behind the same name.
+"""Errors that time or another connection may cure."""
 
-Older servers put the code of an error in a script behind a sentence about the script.
-"""
+_PASSING_CODES: Final = re.compile(r"\b(OOM|MASTERDOWN|MISCONF|NOREPLICAS|BUSY|UNBLOCKED)\b")
+"""The same, of errors that have no class of their own."""
 
 
 class Connections:
@@ -52,7 +70,7 @@ class Connections:
 
     Args:
         url: The server, or one node of a cluster.
-        tasks: Where a task ends connections that are no longer needed.
+        tasks: Where they run.
         retry_time: For how many seconds an operation is tried again.
         ssl_context: For TLS.
     """
@@ -70,21 +88,24 @@ class Connections:
         self._retry_time = retry_time
         self._reply_time = retry_time / 3  # for a reply that needs no waiting
         self._tasks = tasks
-        self._shared: dict[Address, Connection] = {}
+        self._shared: dict[Address, BaseConnection] = {}
         self._connecting = anyio.Lock()
-        self._waiting: set[Connection] = set()
-        self._idle: dict[Address, deque[tuple[float, Connection]]] = {}
+        self._idle: dict[Address, deque[tuple[float, BaseConnection]]] = {}
         self._is_ending_idle = False
         self._home: Address = url.host, url.port
         self._nodes: dict[int, Address] = {}  # of a cluster, by slot
         self._is_closed = False
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """End all connections. Who still waits on one gets an error."""
         self._is_closed = True
-        idle = [connection for each in self._idle.values() for _, connection in each]
-        for connection in (*self._shared.values(), *self._waiting, *idle):
-            await connection.aclose()
+        for connection in self._shared.values():
+            connection.invalidate()
+        for idle in self._idle.values():
+            for _, connection in idle:
+                connection.invalidate()
+        self._shared.clear()
+        self._idle.clear()
 
     # Operations.
 
@@ -100,21 +121,19 @@ class Connections:
         """
 
         async def attempt(address: Address) -> Any:
-            connection: Connection | None = None
+            connection: BaseConnection | None = None
             try:
                 with anyio.fail_after(self._reply_time):
                     connection = await self._shared_connection(address)
                     return await ask(connection)
-            except Exception as exc:
-                if connection is not None and _is_unusable(exc):
-                    await connection.aclose()
+            except _UNUSABLE:
+                if connection is not None:
+                    connection.invalidate()
                 raise
 
         return await self._persist(name, attempt)
 
-    async def wait(
-        self, name: bytes, seconds: float, ask: Callable[[Connection, int], Awaitable[Any]]
-    ) -> Any:
+    async def wait(self, name: bytes, seconds: float, ask: AskBlocking) -> Any:
         """Ask what the server may answer only after a while, on a connection of its own.
 
         A wait is cut into parts, so that a connection that has died is noticed.
@@ -122,42 +141,36 @@ class Connections:
         Args:
             name: A key that it is about.
             seconds: How long to wait at most. It may be less.
-            ask: Asks a connection to wait for so many milliseconds.
+            ask: Asks a connection to wait for so many milliseconds, and gives up after so many
+                seconds.
 
         Raises:
             RelayUnavailableError: It did not work for as long as ``retry_time``, or never will.
         """
         block = min(seconds, self._reply_time)
-        milliseconds = max(round(block * 1000), 1)
 
         async def attempt(address: Address) -> Any:
             connection = await self._waiting_connection(address)
-            self._waiting.add(connection)
             try:
-                with anyio.fail_after(block + self._reply_time):
-                    reply = await ask(connection, milliseconds)
+                reply = await ask(connection, max(round(block * 1000), 1), block + self._reply_time)
             except BaseException:
-                # Also a cancellation: nobody else could use it before the server's reply.
-                await connection.aclose()
+                # Also a cancellation: its reply would be taken for that to the next question.
+                connection.invalidate()
                 raise
-            finally:
-                self._waiting.discard(connection)
             self._keep(address, connection)
             return reply
 
         return await self._persist(name, attempt)
 
     async def run_script(
-        self, connection: Connection, script: Script, names: Sequence[bytes], args: Sequence[Any]
+        self, connection: Any, script: Script, names: Sequence[bytes], args: Sequence[Any]
     ) -> Any:
         """Run a script, which the server may not know yet."""
         rest = (len(names), *names, *args)
         try:
-            return await connection.ask("EVALSHA", script.sha, *rest)
-        except hiredis.ReplyError as exc:
-            if _code_of(exc) != "NOSCRIPT":
-                raise
-            return await connection.ask("EVAL", script.text, *rest)
+            return await connection.create_request(b"EVALSHA", script.sha, *rest)
+        except NoScriptError:
+            return await connection.create_request(b"EVAL", script.text, *rest)
 
     async def _persist(self, name: bytes, attempt: Callable[[Address], Awaitable[Any]]) -> Any:
         deadline = math.inf
@@ -166,19 +179,19 @@ class Connections:
             address = self._address_of(name)
             try:
                 return await attempt(address)
+            except MovedError as exc:
+                self._nodes[exc.slot_id] = exc.host or address[0], exc.port
+                if deadline == math.inf:
+                    deadline = anyio.current_time() + self._retry_time
+                    continue
+                error: Exception = exc
             except Exception as exc:
                 if self._is_closed:
                     raise RelayUnavailableError("The relay was left.") from exc
-                if _code_of(exc) == "MOVED":
-                    self._note_move(exc, address)
-                    if deadline == math.inf:
-                        deadline = anyio.current_time() + self._retry_time
-                        continue
-                elif not _is_passing(exc):
+                if not _is_passing(exc):
                     raise _refused(exc) from exc
-                else:
-                    self._forget(address)
                 error = exc
+                self._forget(address)
             now = anyio.current_time()
             deadline = min(deadline, now + self._retry_time)
             if now >= deadline:
@@ -188,29 +201,29 @@ class Connections:
 
     # Connections.
 
-    async def _shared_connection(self, address: Address) -> Connection:
+    async def _shared_connection(self, address: Address) -> BaseConnection:
         connection = self._shared.get(address)
-        if connection is not None and connection.is_usable:
+        if connection is not None and connection.usable:
             return connection
         async with self._connecting:
             connection = self._shared.get(address)
-            if connection is None or not connection.is_usable:
-                if connection is not None:
-                    await connection.aclose()
+            if connection is None or not connection.usable:
                 connection = self._shared[address] = await self._make(address)
             return connection
 
-    async def _waiting_connection(self, address: Address) -> Connection:
+    async def _waiting_connection(self, address: Address) -> BaseConnection:
         idle = self._idle.get(address)
         while idle:
             _, connection = idle.pop()
-            if connection.is_usable:
+            if connection.usable:
                 return connection
-            await connection.aclose()
         return await self._make(address)
 
-    def _keep(self, address: Address, connection: Connection) -> None:
+    def _keep(self, address: Address, connection: BaseConnection) -> None:
         """A connection that nobody waits on any more: for the next one who does."""
+        if self._is_closed:
+            connection.invalidate()
+            return
         self._idle.setdefault(address, deque()).append((anyio.current_time(), connection))
         if not self._is_ending_idle:
             self._is_ending_idle = True
@@ -223,28 +236,40 @@ class Connections:
             kept_since = anyio.current_time() - _KEPT_IDLE
             for idle in self._idle.values():
                 while idle and idle[0][0] <= kept_since:
-                    _, connection = idle.popleft()
-                    await connection.aclose()
+                    idle.popleft()[1].invalidate()
         self._is_ending_idle = False
 
-    async def _make(self, address: Address) -> Connection:
-        with anyio.fail_after(self._reply_time):
-            connection = await connect(address, self._url, self._ssl_context)
+    async def _make(self, address: Address) -> BaseConnection:
         if self._is_closed:
-            await connection.aclose()
             raise RelayUnavailableError("The relay was left.")
+        with anyio.fail_after(self._reply_time):
+            connection: BaseConnection = await self._tasks.start(self._run, address)
         return connection
+
+    async def _run(self, address: Address, *, task_status: TaskStatus[BaseConnection]) -> None:
+        """Run a connection to its end, whatever that is: whoever uses it gets the error."""
+        if self._ssl_context is None:
+            stream: ByteStream = await anyio.connect_tcp(*address)
+        else:
+            stream = await anyio.connect_tcp(
+                *address, ssl_context=self._ssl_context, tls_standard_compatible=False
+            )
+        url = self._url
+        connection = _Connection(
+            TCPLocation(*address), username=url.username, password=url.password, db=url.database
+        )
+        connection.given = stream
+        status = _Status(connection, task_status)
+        try:
+            await connection.run(task_status=status)
+        except Exception:
+            if not status.has_started:
+                raise
 
     # Clusters.
 
     def _address_of(self, name: bytes) -> Address:
         return self._nodes.get(slot_of(name), self._home) if self._nodes else self._home
-
-    def _note_move(self, error: Exception, asked: Address) -> None:
-        """Another node has a slot now: "MOVED slot host:port", without a host if it is the same."""
-        _, slot, place = str(error).split(" ")
-        host, _, port = place.rpartition(":")
-        self._nodes[int(slot)] = host or asked[0], int(port)
 
     def _forget(self, address: Address) -> None:
         """A node may be gone for good: any other one knows where its slots went."""
@@ -252,6 +277,38 @@ class Connections:
             del self._nodes[slot]
         if self._nodes and address == self._home:
             self._home = next(iter(self._nodes.values()))
+
+
+_UNUSABLE: Final = (ConnectionError, ReadOnlyError, OSError, TimeoutError)
+"""Errors after which a connection is of no use."""
+
+
+class _Connection(BaseConnection):
+    """A connection over bytes that flow already.
+
+    Were coredis to connect it, a failure would leave memory streams behind that warn.
+    """
+
+    given: ByteStream
+
+    async def _connect(self) -> ByteStream:
+        return self.given
+
+    def describe(self) -> str:
+        return f"Connection<{self.location}>"
+
+
+class _Status:
+    """Hands over a connection when it has introduced itself to the server."""
+
+    def __init__(self, connection: BaseConnection, task_status: TaskStatus[BaseConnection]) -> None:
+        self.has_started = False
+        self._connection = connection
+        self._task_status = task_status
+
+    def started(self, value: None = None) -> None:  # noqa: ARG002 - as the protocol has it
+        self.has_started = True
+        self._task_status.started(self._connection)
 
 
 def slot_of(name: bytes) -> int:
@@ -263,28 +320,13 @@ def slot_of(name: bytes) -> int:
     return binascii.crc_hqx(name, 0) % _SLOTS
 
 
-def _code_of(error: Exception) -> str:
-    """The first word of what the server says; "" if it was not the server."""
-    return str(error).partition(" ")[0] if isinstance(error, hiredis.ReplyError) else ""
-
-
-def _is_unusable(error: Exception) -> bool:
-    """Whether the connection is of no use after this. A replica may have a primary's name."""
-    return isinstance(error, (*_BROKEN, hiredis.ProtocolError)) or _code_of(error) == "READONLY"
-
-
 def _is_passing(error: Exception) -> bool:
-    if isinstance(error, hiredis.ReplyError):
-        return bool(_PASSING_CODES.search(str(error)))
-    return isinstance(error, _BROKEN) and not any(
-        isinstance(each, ssl.SSLCertVerificationError) for each in _causes_of(error)
-    )
-
-
-def _causes_of(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
+    if isinstance(error, RelayUnavailableError | ssl.SSLCertVerificationError):
+        return False
+    if isinstance(error, _PASSING):
+        return True
+    # Older servers put the code of an error in a script behind a sentence about the script.
+    return isinstance(error, RedisError) and bool(_PASSING_CODES.search(str(error)))
 
 
 def _unavailable(error: Exception, seconds: float) -> RelayUnavailableError:

@@ -57,7 +57,7 @@ class MemoryRelay(Relay):
     async def _connect(self) -> None:
         self._is_closed = False
 
-    async def _disconnect(self) -> None:
+    def _disconnect(self) -> None:
         self._is_closed = True
         for answer in self._answers.values():
             answer.notify()

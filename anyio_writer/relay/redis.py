@@ -77,21 +77,21 @@ class RedisRelay(Relay):
 
     async def _connect(self) -> None:
         try:
-            # The client is part of an extra.
+            # The client takes half a second to import, and is part of an extra.
             from .connections import Connections
         except ModuleNotFoundError as exc:
             raise ConfigurationError(
                 f"A RedisRelay needs {exc.name}: pip install 'anyio-writer[relay]'."
             ) from exc
         self._open_connections = Connections(
-            self._url, self._task_group(), retry_time=self._lease, ssl_context=self._ssl_context
+            self._url, self._io_tasks(), retry_time=self._lease, ssl_context=self._ssl_context
         )
-        await self._open_connections.call(b"", lambda c: c.ask("PING"))
+        await self._open_connections.call(b"", lambda c: c.create_request(b"PING"))
 
-    async def _disconnect(self) -> None:
+    def _disconnect(self) -> None:
         connections, self._open_connections = self._open_connections, None
         if connections is not None:
-            await connections.aclose()
+            connections.close()
 
     @property
     def _connections(self) -> Connections:
@@ -141,10 +141,10 @@ class RedisRelay(Relay):
 
     async def read(self, key: str, generation: int, after: int, wait: float) -> list[Entry]:
         name = self._names(key, generation)[2]
-        tail = ("STREAMS", name, b"%d-0" % after)
+        tail = (b"STREAMS", name, b"%d-0" % after)
         if wait <= 0:
             reply = await self._connections.call(
-                name, lambda c: c.ask("XREAD", "COUNT", _READ_AT_ONCE, *tail)
+                name, lambda c: c.create_request(b"XREAD", b"COUNT", _READ_AT_ONCE, *tail)
             )
         else:
             reply = await self._waits.ask(
@@ -153,14 +153,22 @@ class RedisRelay(Relay):
                 lambda seconds: self._connections.wait(
                     name,
                     seconds,
-                    lambda c, block: c.ask("XREAD", "COUNT", _READ_AT_ONCE, "BLOCK", block, *tail),
+                    lambda c, block, timeout: c.create_request(
+                        b"XREAD",
+                        b"COUNT",
+                        _READ_AT_ONCE,
+                        b"BLOCK",
+                        block,
+                        *tail,
+                        timeout=timeout,
+                        disconnect_on_cancellation=True,
+                    ),
                 ),
             )
         if not reply:
             return []
-        # For each stream its name and its entries, of which each is an ID, "number-0", and a list
-        # of a field and its value.
-        ((_, entries),) = reply
+        # A map of streams to lists of an ID, "number-0", and a list of a field and its value.
+        (entries,) = reply.values()
         return [Entry(int(number.partition(b"-")[0]), fields[1]) for number, fields in entries]
 
     async def status(self, key: str) -> RelayStatus:
