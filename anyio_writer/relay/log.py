@@ -7,12 +7,14 @@ gap; the last one says how the answer ended.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from ..errors import LeaseLostError
+from ..errors import InvalidParameterError, LeaseLostError
+from ..numbers import check_positive
 
 State: TypeAlias = Literal["running", "complete", "failed", "stopped", "lost", "unknown"]
 """``lost``: it did not end, and nobody holds the lease. ``unknown``: there is nothing."""
@@ -41,6 +43,14 @@ def lease_lost_error(lease: Lease) -> LeaseLostError:
         f"The lease on {lease.key!r} is gone, so nothing more can be published there: it ran out, "
         "or the key was deleted, or another producer has taken it over."
     )
+
+
+def check_after(after: object) -> None:
+    """Raise an error unless this is a time for ``Log.expire()``."""
+    if after != 0:
+        check_positive("after", after, InvalidParameterError)
+    if after == math.inf:
+        raise InvalidParameterError("after must be finite: without expire(), ttl applies.")
 
 
 class Election(NamedTuple):
@@ -193,4 +203,7 @@ class Log(ABC):
 
         Returns:
             Whether there was an answer.
+
+        Raises:
+            InvalidParameterError: ``after`` is not a finite number, 0 or more.
         """

@@ -10,7 +10,16 @@ from anyio.lowlevel import checkpoint
 
 from ..errors import RelayUnavailableError
 from .base import Relay
-from .log import Election, EndState, Entry, Lease, Receipt, RelayStatus, lease_lost_error
+from .log import (
+    Election,
+    EndState,
+    Entry,
+    Lease,
+    Receipt,
+    RelayStatus,
+    check_after,
+    lease_lost_error,
+)
 
 
 class _Answer:
@@ -149,6 +158,7 @@ class MemoryRelay(Relay):
         return True
 
     async def expire(self, key: str, after: float = 0.0) -> bool:
+        check_after(after)
         await self._begin()
         answer = self._find(key)
         if answer is None:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import ConfigurationError, RelayUnavailableError
 from .base import Relay
-from .log import Election, EndState, Entry, Lease, Receipt, RelayStatus, State, lease_lost_error
+from .log import (
+    Election,
+    EndState,
+    Entry,
+    Lease,
+    Receipt,
+    RelayStatus,
+    State,
+    check_after,
+    lease_lost_error,
+)
 from .scripts import APPEND, ELECT, EXPIRE, FINISH, RELEASE, STATUS, STOP, Script
 from .server_url import parse_url
 from .sharing import SharedWaits
@@ -192,6 +202,7 @@ class RedisRelay(Relay):
         return bool(await self._run(STOP, self._names(key)[:2]))
 
     async def expire(self, key: str, after: float = 0.0) -> bool:
+        check_after(after)
         generation = (await self.status(key)).generation
         if not generation:
             return False

@@ -6,6 +6,7 @@ Modules that test one of them import all of this, and have a fixture ``machine``
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
@@ -962,6 +963,15 @@ async def test_expire_later(machine: Machine, key: str) -> None:
         assert len((await follow(relay, key)).events) == 12
         await anyio.sleep(0.3)
         assert (await relay.status(key)).state == "unknown"
+
+
+@pytest.mark.parametrize("wrong", [-1, math.nan, math.inf, "1", True])
+async def test_expiring_at_no_time(machine: Machine, key: str, wrong: Any) -> None:
+    async with machine() as relay:
+        await publish(relay, key, hello())
+        with pytest.raises(InvalidParameterError, match="after"):
+            await relay.expire(key, wrong)
+        assert (await relay.status(key)).state == "complete"
 
 
 async def test_an_answer_that_goes_on_does_not_expire(machine: Machine, key: str) -> None:
