@@ -5,16 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    ClassVar,
-    Final,
-    Generic,
-    Literal,
-    TypeAlias,
-    TypedDict,
-)
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypedDict
 
 import anyio
 import msgspec
@@ -44,17 +35,11 @@ from .protocol.events import (
     FunctionToolCallArgumentsDoneEvent,
 )
 from .protocol.rules import Stop, stop_of
-from .streaming.changing import Changing
 from .streaming.channel import DEFAULT_MAX_BUFFER
 from .streaming.lifetime import Lifetime, Stage
 from .streaming.publisher import Publisher
 from .streaming.tool_runs import DEFAULT_LIMIT, OnError, ToolResult, ToolRuns, check_tool_options
-from .telemetry.observer import (
-    ConversationEnded,
-    ConversationStarted,
-    Observers,
-    Outcome,
-)
+from .telemetry.observer import ConversationEnded, ConversationStarted, Observers, Outcome
 from .telemetry.timings import Timings
 
 if TYPE_CHECKING:
@@ -198,8 +183,11 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         self._stream = open_round(self.messages)  # here, so that an invalid request is an error now
         self._unanswered: tuple[ParsedChatCompletionChoice[T], ToolRuns] | None = None
         self._snapshot: Callable[[], ParsedChatCompletion[Any]] = ParsedChatCompletion
-        self._publishing = anyio.Lock()
         self._has_begun = False
+        # Held by who publishes; notified when there is more that results may follow.
+        self._publishing = anyio.Condition(anyio.Lock(fast_acquire=True))
+        self._answerable: set[int] = set()  # calls whose done events were published
+        self._is_split = False  # what was published last may not be all that one read brought
 
     # What it knows.
 
@@ -284,62 +272,62 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
             lifetime.advance(Stage.OPEN)
             await lifetime.wait_for_demand()
             self._snapshot = ParsedChatCompletion
+            self._answerable = set()
             await self._publish([RoundStartedEvent(number)])
-            published = _PublishedCalls()
-            stream.start_soon(
-                self._publish_results, number, runs, published
-            )  # until the last has ended
+            stream.start_soon(self._publish_results, number, runs)  # until the last has ended
             async for batch in stream.batches():
                 await self._publish(batch)
-                published.add_done(batch)
-            published.end()
+            await self._publish([])  # nothing is missing of it any more
             completion = await stream.get_final_completion()
             self._completions.append(completion)
             if len(completion.choices) > 1:
                 raise _several(len(completion.choices))
             choice = completion.choices[0]
             for call in choice.message.tool_calls or ():
-                if call.index not in published.calls:
+                if call.index not in self._answerable:
                     _check_end_of_call(call, choice, completion)
-                    published.add({call.index})  # it is answered without having been run
+                    await self._publish([], answerable={call.index})  # without having been run
             self._unanswered = choice, runs
             return choice
         # On asyncio the task of a tool can be cancelled by itself, and all of the round with it.
         raise self._outcome()
 
-    async def _publish_results(
-        self, number: int, runs: ToolRuns, published: _PublishedCalls
-    ) -> None:
+    async def _publish_results(self, number: int, runs: ToolRuns) -> None:
+        """Publish what came of the calls, each after its own call and between two reads.
+
+        A tool is started before the events of its call are published, so a fast one would overtake
+        them. Nor may its result come between the events of one chunk.
+        """
         count = 0
         while results := await runs.results_after(count):
             count += len(results)
-            events = [_result_event(number, result) for result in results]
-            is_published = False
-            while not is_published:
-                await published.wait_for({result.index for result in results})
-                is_published = await self._publish(events, between=published)
+            calls = {result.index for result in results}
+            async with self._publishing:
+                while self._is_split or not self._answerable >= calls:
+                    await self._publishing.wait()
+                await self._fanout.publish([_result_event(number, each) for each in results])
 
-    async def _publish(self, events: list[Any], *, between: _PublishedCalls | None = None) -> bool:
+    async def _publish(self, events: list[Any], *, answerable: Iterable[int] = ()) -> None:
         """Hand events to all subscribers, in the same order to each.
 
         Args:
             events: Which.
-            between: If given, they are not published amid the events of one chunk.
-
-        Returns:
-            Whether they were published.
+            answerable: Calls that have no done event, and may be answered all the same.
         """
         async with self._publishing:
-            if between is not None and between.is_split:
-                return False
             self._has_begun = True
             for event in reversed(events):
                 if isinstance(event, ChunkEvent):
                     # Who joins from here on does not get these and finds them in its snapshot.
-                    self._snapshot = partial(_snapshot_of, event)
+                    self._snapshot = partial(getattr, event, "snapshot")
                     break
             await self._fanout.publish(events)
-            return True
+            self._is_split = len(events) >= DEFAULT_MAX_BUFFER  # the buffer was full
+            self._answerable.update(answerable)
+            for event in events:
+                if isinstance(event, FunctionToolCallArgumentsDoneEvent):
+                    self._answerable.add(event.index)
+            self._publishing.notify_all()
 
     def _take_in_round(self) -> None:
         """Add the calls of the round and the answers to them to the messages."""
@@ -364,43 +352,6 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         return self.current_completion_snapshot if self._stream.chunk_count else None
 
 
-class _PublishedCalls(Changing):
-    """The calls of a round whose done events were published.
-
-    A tool is started before they are, so a fast one would overtake the event of its own call. Nor
-    may its result come between the events of one chunk.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Final[set[int]] = set()
-        self.is_split = False
-        """Whether the last events may be a part of those that one read brought: the buffer was
-        full."""
-
-    def add_done(self, events: list[Any]) -> None:
-        """These were published."""
-        self.is_split = len(events) >= DEFAULT_MAX_BUFFER
-        self.add(
-            {each.index for each in events if isinstance(each, FunctionToolCallArgumentsDoneEvent)}
-        )
-
-    def add(self, calls: set[int]) -> None:
-        """Nothing has to be published of these any more before they are answered."""
-        self.calls.update(calls)
-        self.notify()
-
-    def end(self) -> None:
-        """All events of the answer were published."""
-        self.is_split = False
-        self.add(set())
-
-    async def wait_for(self, calls: set[int]) -> None:
-        """Wait until these were published, too, and no chunk's events are incomplete."""
-        while self.is_split or not self.calls >= calls:
-            await self.wait_for_change()
-
-
 def _result_event(number: int, result: ToolResult) -> ToolResultEvent:
     return ToolResultEvent(
         round=number,
@@ -419,10 +370,6 @@ def _no_result(call: ParsedFunctionToolCall) -> ToolResult:
         tool_call_id=call.id,
         content="Error: there was no answer in time.",
     )
-
-
-def _snapshot_of(event: ChunkEvent) -> ParsedChatCompletion[Any]:
-    return event.snapshot
 
 
 def _check_end_of_call(
