@@ -199,28 +199,22 @@ def _socket_options() -> list[tuple[int, int, int]]:
     return options
 
 
-class _Pieces:
-    """An iterator over one piece that is no generator: nothing to finalise when a send is cut."""
+class _RequestBody:
+    """One piece, and no generator: there is nothing to finalise when sending is cut short."""
 
     def __init__(self, data: bytes) -> None:
-        self._data: bytes | None = data
+        self._data = data
+        self._left = data
 
     def __aiter__(self) -> AsyncIterator[bytes]:
+        self._left = self._data  # a redirect sends it again
         return self
 
     async def __anext__(self) -> bytes:
-        data, self._data = self._data, None
-        if data is None:
+        data, self._left = self._left, b""
+        if not data:
             raise StopAsyncIteration
         return data
-
-
-class _RequestBody:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return _Pieces(self._data)
 
 
 @cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, Final
 
 import httpx
@@ -35,23 +36,21 @@ class ShardedTransport(httpx.AsyncBaseTransport):
         self, make_pool: Callable[[int], httpx.AsyncBaseTransport], *, max_connections: int
     ) -> None:
         self._make_pool = make_pool
-        self._sizes = [
-            min(POOL_SIZE, max_connections - start)
-            for start in range(0, max_connections, POOL_SIZE)
-        ]
-        self._pools = [make_pool(self._sizes[0])]
-        self._free = list(self._sizes)  # slots of each pool
-        self._open = list(range(len(self._sizes)))  # a heap of the pools with free slots
+        self._max_connections = max_connections
+        self._pools: list[httpx.AsyncBaseTransport] = []
+        # The number of its pool for each free slot, as a heap: sorted, to begin with.
+        self._free = [slot // POOL_SIZE for slot in range(max_connections)]
+        self._pool(0)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request through the first pool with a free connection."""
-        number = self._take_slot()
+        number = heapq.heappop(self._free) if self._free else None
         try:
-            response = await self._pool(number).handle_async_request(request)
+            response = await self._pool(number or 0).handle_async_request(request)
         except BaseException:
             self.give_back(number)
             raise
-        response.stream = _SlotStream(response.stream, self, number)
+        response.stream = _SlotStream(response.stream, partial(self.give_back, number))
         return response
 
     async def aclose(self) -> None:
@@ -60,40 +59,32 @@ class ShardedTransport(httpx.AsyncBaseTransport):
             await pool.aclose()
 
     def _pool(self, number: int) -> httpx.AsyncBaseTransport:
-        while len(self._pools) <= number:
-            self._pools.append(self._make_pool(self._sizes[len(self._pools)]))
+        if number == len(self._pools):  # those before it were full, so they are there
+            size = min(POOL_SIZE, self._max_connections - number * POOL_SIZE)
+            self._pools.append(self._make_pool(size))
         return self._pools[number]
 
-    def _take_slot(self) -> int:
-        number = self._open[0] if self._open else 0
-        self._free[number] -= 1
-        if self._open and not self._free[number]:
-            heapq.heappop(self._open)
-        return number
-
-    def give_back(self, number: int) -> None:
-        """A request that had a slot of this pool is over."""
-        self._free[number] += 1
-        if self._free[number] == 1:
-            heapq.heappush(self._open, number)
+    def give_back(self, number: int | None) -> None:
+        """A request that had a slot of this pool is over; None is one that had none."""
+        if number is not None:
+            heapq.heappush(self._free, number)
 
 
 class _SlotStream(httpx.AsyncByteStream):
     """A response's body that gives its slot back when it is closed."""
 
-    def __init__(self, stream: Any, transport: ShardedTransport, number: int) -> None:
+    def __init__(self, stream: Any, give_back: Callable[[], None]) -> None:
         self._stream = stream
-        self._transport: ShardedTransport | None = transport
-        self._number = number
+        self._give_back: Callable[[], None] | None = give_back
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return aiter(self._stream)  # no generator of its own
 
     async def aclose(self) -> None:
         """Close the body, then give the slot back, once."""
-        transport, self._transport = self._transport, None
+        give_back, self._give_back = self._give_back, None
         try:
             await self._stream.aclose()
         finally:
-            if transport is not None:
-                transport.give_back(self._number)
+            if give_back is not None:
+                give_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
@@ -16,51 +17,33 @@ def closed_error() -> WriterError:
     return WriterError("This AsyncWriter is closed; make another one.")
 
 
+@dataclass(eq=False, slots=True)
 class Slot:
     """One event loop's client, and what limits how many streams are open in it.
 
     Attributes:
         client: The client.
-        is_ours: Whether the library made it.
+        limiter: It has a token for each connection. A request that is cancelled while it waits
+            inside httpx's pool would keep its connection.
+        is_ours: Whether the library made the client.
         was_elsewhere: Whether another event loop has used it before.
+        closer: What closes it, once it is used, unless it is the caller's.
     """
 
-    def __init__(
-        self, client: Client, max_connections: int, *, is_ours: bool, was_elsewhere: bool = False
-    ) -> None:
-        self.client = client
-        self.is_ours = is_ours
-        self.was_elsewhere = was_elsewhere
-        self._limiter = anyio.CapacityLimiter(max_connections)
-        self._closer: AsyncGenerator[None] | None = None
+    client: Client
+    limiter: anyio.CapacityLimiter
+    is_ours: bool = True
+    was_elsewhere: bool = False
+    closer: AsyncGenerator[None] | None = None
 
     @property
     def is_used(self) -> bool:
         """Whether a stream is open."""
-        return self._limiter.borrowed_tokens > 0
-
-    async def acquire(self, borrower: object) -> None:
-        """Wait for a free connection.
-
-        A request that is cancelled while it waits inside httpx's pool would keep its connection.
-        """
-        if self.is_ours and self._closer is None:
-            self._closer = _close_at_the_end(self.client)
-            await anext(self._closer)
-        try:
-            # Without the round through the event loop that the other one makes in any case.
-            self._limiter.acquire_on_behalf_of_nowait(borrower)
-        except anyio.WouldBlock:
-            await self._limiter.acquire_on_behalf_of(borrower)
+        return self.limiter.borrowed_tokens > 0
 
     def release(self, borrower: object) -> None:
-        """Give it back."""
-        self._limiter.release_on_behalf_of(borrower)
-
-    async def aclose(self) -> None:
-        """Close the client."""
-        if self._closer is not None:
-            await self._closer.aclose()
+        """Give a connection back."""
+        self.limiter.release_on_behalf_of(borrower)
 
 
 async def _close_at_the_end(client: Client) -> AsyncGenerator[None]:
@@ -97,8 +80,18 @@ class Slots:
         """
         if self.is_closed:
             raise closed_error()
-        slot = self._slot()
-        await slot.acquire(borrower)
+        token = current_token()
+        slot = self._slots.get(token)
+        if slot is None:
+            slot = self._slots[token] = self._make_slot()
+        if slot.is_ours and slot.closer is None:
+            slot.closer = _close_at_the_end(slot.client)
+            await anext(slot.closer)
+        try:
+            # Without the round through the event loop that the other one makes in any case.
+            slot.limiter.acquire_on_behalf_of_nowait(borrower)
+        except anyio.WouldBlock:
+            await slot.limiter.acquire_on_behalf_of(borrower)
         if self.is_closed:
             slot.release(borrower)
             raise closed_error()
@@ -108,17 +101,11 @@ class Slots:
         """Close this event loop's client; those of others are closed when their loops end."""
         self.is_closed = True
         slot = self._slots.pop(current_token(), None)
-        if slot is not None:
-            await slot.aclose()
-
-    def _slot(self) -> Slot:
-        token = current_token()
-        slot = self._slots.get(token)
-        if slot is None:
-            slot = self._slots[token] = self._make_slot()
-        return slot
+        if slot is not None and slot.closer is not None:
+            await slot.closer.aclose()
 
     def _make_slot(self) -> Slot:
+        limiter = anyio.CapacityLimiter(self.max_connections)
         if self._given is not None:
             if any(slot.is_used for slot in self._slots.values()):
                 raise WriterError(
@@ -127,13 +114,11 @@ class Slots:
                 )
             was_elsewhere = bool(self._slots)
             self._slots.clear()
-            return Slot(
-                self._given, self.max_connections, is_ours=False, was_elsewhere=was_elsewhere
-            )
+            return Slot(self._given, limiter, is_ours=False, was_elsewhere=was_elsewhere)
         for token in list(self._slots):  # of loops that were closed without closing generators
             if getattr(token.native_token, "is_closed", bool)():
                 del self._slots[token]
         client, self._made = self._made, None
         if client is None:
             client = make_client(max_connections=self.max_connections)
-        return Slot(client, self.max_connections, is_ours=True)
+        return Slot(client, limiter)
