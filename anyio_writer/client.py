@@ -40,13 +40,16 @@ class AsyncWriter(Uncopied):
                 ...
 
     Args:
-        client: Your own ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, never closed here.
-            It serves one event loop at a time. Without one the library makes its own, one for each
-            event loop, and ``aclose()`` closes this loop's.
-        max_connections: How many streams may be open at once in an event loop; further ones wait
-            in the order in which they came. With a client of your own, give the size of its pool:
-            httpx 0.28 loses slots for good when requests are cancelled that wait inside its pool.
+        client: Your own ``httpx.AsyncClient`` or ``httpx2.AsyncClient``. It is never closed here,
+            and serves one event loop at a time. Without one, the library makes a client for each
+            event loop, and ``aclose()`` closes that of the current loop.
+        max_connections: How many streams may be open at once in an event loop. Further streams wait
+            in order of arrival. With a client of your own, give the size of its pool: httpx
+            0.28 loses a slot of its pool for good when a request is cancelled while it waits there.
         configuration: Where requests go and how answers are read, see ``Configuration``.
+
+    Attributes:
+        chat: Opens streams and conversations, see ``Chat``.
 
     Raises:
         ConfigurationError: A setting is missing, invalid or unknown.
@@ -81,24 +84,24 @@ class AsyncWriter(Uncopied):
 
     @shows_arguments_of(Configuration)
     def with_options(self, **options: Unpack[Configuration]) -> AsyncWriter:
-        """The same ``AsyncWriter`` with other settings: a view of the same connections.
+        """Return an ``AsyncWriter`` with other settings over the same connections.
 
         ::
 
             async with writer.with_options(max_retries=0).chat.stream(...) as stream:
                 ...
 
-        It costs little, so it may be made for a single call. Its streams count for the same
-        ``max_connections``. Closing it closes no connection, and only stops it from opening
-        further streams; closing the ``AsyncWriter`` that it was made from closes it, too.
+        It is cheap enough to make for a single call. Its streams count towards the same
+        ``max_connections``. Closing it only stops it from opening further streams. Closing the
+        ``AsyncWriter`` that it was made from closes it, too.
 
         Args:
-            options: As for ``AsyncWriter``; what is not given stays as it is. ``headers`` are added
-                to those there are, and None takes one out.
+            options: As for ``AsyncWriter``. Settings that you do not give stay as they are.
+                ``headers`` are added to the earlier ones; None as a value removes one.
 
         Raises:
-            ConfigurationError: A setting is invalid or unknown, or belongs to the connections:
-                ``client``, ``max_connections``.
+            ConfigurationError: A setting is invalid or unknown, or belongs to the connections
+                (``client`` and ``max_connections``).
         """
         if shared := sorted(options.keys() & {"client", "max_connections"}):
             raise ConfigurationError(
@@ -119,10 +122,10 @@ class AsyncWriter(Uncopied):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections, unless the client is your own. Bounded in time.
+        """Close the connections, unless the client is your own.
 
-        Streams that are still open fail. Connections of other event loops are closed when these
-        loops end.
+        This takes ``Limits.cleanup_time`` at most. Streams that are still open fail. Connections of
+        other event loops are closed when those loops end.
         """
         with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
             await self._slots.aclose()
@@ -176,11 +179,11 @@ class Chat(Uncopied):
     def stream(
         self, *, response_format: object = None, **request: Unpack[ChatRequest]
     ) -> ChatCompletionStream[Any]:
-        """Ask for a chat completion and stream the answer; as ``open_chat_stream``.
+        """Request a chat completion and stream the answer, as ``open_chat_stream`` does.
 
         Args:
-            response_format: The type that the answer is to have, or the API's own dictionary.
-            request: The request's fields, see ``ChatRequest``.
+            response_format: The type of the answer, or the API's own dictionary.
+            request: The fields of the request, see ``ChatRequest``.
 
         Raises:
             InvalidParameterError: A field of the request is missing, invalid or unknown.
@@ -210,11 +213,11 @@ class Chat(Uncopied):
     def conversation(
         self, *, response_format: object = None, **request: Unpack[ConversationRequest]
     ) -> Conversation[Any]:
-        """Ask, run the functions that the model calls, and ask again; as ``open_conversation``.
+        """Request answers and run tools in turn, as ``open_conversation`` does.
 
         Args:
-            response_format: The type that the last answer is to have.
-            request: The request's fields, see ``ChatRequest``, and ``ConversationOptions``.
+            response_format: The type of the last answer, or the API's own dictionary.
+            request: The fields of the request, see ``ChatRequest``, and ``ConversationOptions``.
 
         Raises:
             InvalidParameterError: A field of the request is missing, invalid or unknown.

@@ -31,13 +31,13 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """Time limits in seconds; None means no limit. Each has an error of its own.
 
     Attributes:
-        connect: For making a connection, TLS included.
-        first_content: From sending the request to the first real content: text, reasoning, a tool
-            call, a refusal. Keep-alives and empty chunks do not count. Time in which nobody was
-            reading the stream does not count either.
-        idle: Between one chunk and the next, once content has begun. Keep-alives do not count. It
-            is enforced with a tolerance of up to 1.6 %.
-        total: For everything until the answer is complete, retries and their waits included.
+        connect: The time to make a connection, TLS included.
+        first_content: The time from sending the request to the first content: text, reasoning, a
+            tool call, a refusal. Keep-alives and empty chunks do not count as content. The time
+            while nobody reads the stream does not count.
+        idle: The time between two chunks, once content has begun. Keep-alives are not chunks. This
+            limit is enforced with a tolerance of up to 1.6 %.
+        total: The time until the answer is complete, retries and their waits included.
     """
 
     connect: float | None = 5.0
@@ -53,22 +53,22 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits on what a server can make you hold or wait for.
+    """Limits on what a server can make you store or wait for.
 
     Attributes:
-        max_event_bytes: The longest line, and the most data of one event.
-        max_depth: How deeply a chunk's JSON may be nested.
-        max_answer_bytes: The most of one answer, in bytes of its decompressed body; None is no
-            limit.
+        max_event_bytes: The maximum length of a line, and of the data of one event.
+        max_depth: How deeply the JSON of a chunk may be nested, in levels.
+        max_answer_bytes: The maximum size of an answer, in bytes after decompression; None means
+            no limit.
         max_choices: How many choices an answer may hold.
         max_tool_calls: How many tool calls an answer may hold.
-        max_error_bytes: How much of an error's body is read.
+        max_error_bytes: How many bytes of an error's body are read.
         error_body_time: How long reading an error's body may take, in seconds.
-        drain_bytes: How much is read after the end so that the connection can be used again.
+        drain_bytes: How many bytes are read after the end, so that the connection can be reused.
         drain_time: How long that may take, in seconds.
         cleanup_time: How long closing a response may take, in seconds.
-        slow_consumer_time: After how many seconds the log names a consumer that does not read
-            and so holds its stream back.
+        slow_consumer_time: After how many seconds the log names a subscriber that makes its stream
+            wait.
     """
 
     max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
@@ -132,19 +132,22 @@ class Configuration(ReadingConfiguration, total=False):
     """Where a request goes and how its answer is read, as keyword arguments.
 
     Attributes:
-        api_key: Else the environment's ``WRITER_API_KEY``.
-        base_url: Else the environment's ``WRITER_BASE_URL``, else ``https://api.writer.com``.
-        path: ``/v1/chat`` if not given; ``/v1/chat/completions`` on most other servers.
-        headers: Sent with every request; they replace the library's own of the same name.
-        max_retries: How often a request that failed before its answer began is sent again; 2 if
-            not given.
+        api_key: The API key; by default the environment variable ``WRITER_API_KEY``.
+        base_url: The server, without the path; by default the environment variable
+            ``WRITER_BASE_URL``, or else ``https://api.writer.com``.
+        path: The path; by default ``/v1/chat``. It is ``/v1/chat/completions`` on most other
+            servers.
+        headers: Headers for every request. They replace the library's own of the same name; None
+            as a value removes one.
+        max_retries: How often a request is sent again if it failed before its answer began; 2 by
+            default.
         timeouts: Time limits.
-        limits: Limits on sizes.
-        end_grace: For how many seconds reading goes on at most, once the answer is complete, to the
-            usage and the end of the response; 5 if not given.
+        limits: Limits on what a server can make you store or wait for.
+        end_grace: For how many seconds at most reading goes on once the answer is complete, to
+            receive the usage and the end of the response; 5 by default.
         require_finish: Whether an answer without a finish reason and without ``[DONE]`` is an
-            error; True if not given. False is for servers that never send either.
-        observer: What is notified of what the streams do, one ``StreamObserver`` or several.
+            error; True by default. Pass False for servers that never send either.
+        observer: One ``StreamObserver`` or several, which are notified of what the streams do.
     """
 
     api_key: str | None

@@ -55,12 +55,12 @@ class ConversationOptions(TypedDict, total=False):
     """How far a conversation goes, as keyword arguments.
 
     Attributes:
-        max_rounds: The most requests to send; 10 by default.
-        total_time: How many seconds all of it may take, tools included; by default, and if None,
-            there is no limit.
-        tool_limit: How many calls run at once; None is no limit.
-        on_tool_error: What happens when a call fails: "reply", the default, tells the model what
-            went wrong, "raise" ends the conversation.
+        max_rounds: The maximum number of requests; 10 by default.
+        total_time: A time limit in seconds for the whole conversation, tools included; None, the
+            default, means no limit.
+        tool_limit: How many calls run at once; 8 by default. None means no limit.
+        on_tool_error: What happens when a call fails. "reply", the default, sends the error to
+            the model; "raise" ends the conversation.
     """
 
     max_rounds: int
@@ -82,7 +82,7 @@ class RoundStartedEvent(
     """A request was sent; the events of its answer follow.
 
     Attributes:
-        round: Which one, from 0.
+        round: The number of the round, from 0.
     """
 
     type: ClassVar[Literal["round.started"]] = "round.started"
@@ -91,15 +91,15 @@ class RoundStartedEvent(
 
 
 class ToolResultEvent(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="tool.result"):
-    """A call was answered. This event comes at once, perhaps between others of its round.
+    """A call was answered. The event comes at once, perhaps between other events of its round.
 
     Attributes:
         round: The round of the call.
-        index: Which of the round's calls.
-        name: The function.
-        tool_call_id: The call's id; "" if the server gave none.
-        content: What is sent to the model.
-        is_error: Whether the content says what went wrong.
+        index: The position of the call among those of its round.
+        name: The name of the function.
+        tool_call_id: The ID of the call; "" if the server sent none.
+        content: The result that is sent to the model.
+        is_error: Whether ``content`` is an error.
     """
 
     type: ClassVar[Literal["tool.result"]] = "tool.result"
@@ -117,37 +117,28 @@ ConversationEvent: TypeAlias = ChatCompletionStreamEvent[T] | RoundStartedEvent 
 
 
 class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
-    """A model that calls functions, answered until it calls no more. Enter it with ``async with``.
+    """Requests and tool calls in turn, until the model answers. Enter it with ``async with``.
 
-    Each round is a request with all messages so far, and a stream. The functions that the model
-    calls run while it streams; if there were any, what they returned goes into the next round.
-    ``async for event in conversation`` gives the events of all rounds, each after a
-    ``RoundStartedEvent``, and a ``ToolResultEvent`` for each call that was answered.
+    Made by ``open_conversation()`` and ``AsyncWriter.chat.conversation()``. Each round is a request
+    with all messages so far, and a stream. The functions that the model calls run while it streams,
+    and their results go into the next round. ``async for event in conversation`` yields the events
+    of all rounds. A ``RoundStartedEvent`` comes before the events of each round, and a
+    ``ToolResultEvent`` when a call was answered.
 
-    Entering it sends the first request and raises what entering that stream raises. Reading
-    starts with the first demand, as with a stream, and a consumer that is slow holds the rounds
-    up. When the block ends, for whatever reason, the stream and the tools of the round are over.
+    Entering it sends the first request, and raises what entering that stream raises. Reading
+    starts when your code first asks for an event or for the result. A slow consumer makes the
+    conversation wait. When the block ends, for whatever reason, so do the stream and the tools of
+    the round.
 
-    Iteration, ``until_done()`` and ``get_final_completion()`` raise what ended the conversation:
-
-    Args:
-        open_round: Makes the stream of a round out of the messages, not yet entered.
-        messages: The first messages.
-        max_rounds: The most requests to send.
-        total_time: How many seconds all of it may take, tools included; None is no limit.
-        tools: What the model may call; by default the functions among each request's tools.
-        limit: How many calls run at once, see ``run_tools``.
-        on_error: What happens when a call fails, see ``run_tools``.
-        n: What the requests ask for, if known: a conversation follows one answer.
-        limits: Bounds that apply to the conversation itself.
-        observers: They are notified when it starts and ends; its streams have their own.
+    Iteration, ``until_done()`` and ``get_final_completion()`` raise the error that ended the
+    conversation:
 
     Raises:
-        ConversationLimitError: The rounds or the time ran out first. The tools of the last round
-            have run and are part of its ``messages``, so that one can go on from there.
-        StreamClosedError: It was left or closed before it had come to its end.
-        WriterError: A stream failed: its error, as it is. So too for a call that was cut off.
-        ExceptionGroup: A tool failed and ``on_error`` is "raise".
+        ConversationLimitError: The rounds or the time ran out. Its ``messages`` include the results
+            of the last round's tools, so you can continue from them.
+        StreamClosedError: The conversation was left or closed before the model had answered.
+        WriterError: A stream failed; this is its error. A call that was cut off is an error, too.
+        ExceptionGroup: A tool failed, and ``on_tool_error`` is "raise".
     """
 
     _kind = "conversation"
@@ -167,6 +158,20 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         limits: Limits | None = None,
         observers: Observers | None = None,
     ) -> None:
+        """Check the arguments, and make the stream of the first round.
+
+        Args:
+            open_round: Makes the stream of a round out of the messages, not yet entered.
+            messages: The first messages.
+            max_rounds: The maximum number of requests.
+            total_time: A time limit in seconds for all of it, tools included; None is no limit.
+            tools: What the model may call; by default the functions among each request's tools.
+            limit: How many calls run at once, see ``run_tools``.
+            on_error: What happens when a call fails, see ``run_tools``.
+            n: What the requests ask for, if known: a conversation follows one answer.
+            limits: Bounds that apply to the conversation itself.
+            observers: They are notified when it starts and ends; its streams have their own.
+        """
         _check(max_rounds, total_time, n)
         check_tool_options(limit, on_error)
         super().__init__(limits or Limits())
@@ -195,32 +200,32 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
     def messages(self) -> list[Any]:
         """The messages so far, in the form of the next request's ``messages``.
 
-        A round is among them when it is over: as the final answer, or with its tools' answers.
+        A round is added when it has ended: the final answer, or the calls and their results.
         """
         return list(self._messages)
 
     @property
     def completions(self) -> list[ParsedChatCompletion[T]]:
-        """The completions so far, one per round that was streamed to its end."""
+        """The completions so far, one for each round that was streamed to its end."""
         return list(self._completions)
 
     @property
     def timings(self) -> list[Timings]:
-        """The timings so far, one per round; the latest round's are still changing."""
+        """The timings so far, one for each round. Those of the latest round still change."""
         return [*self._timings, self._stream.timings]
 
     @property
     def current_completion_snapshot(self) -> ParsedChatCompletion[T]:
-        """The latest round's completion so far; without choices before its first chunk."""
+        """The completion of the latest round so far. It has no choices before the first chunk."""
         return self._stream.current_completion_snapshot
 
     @property
     def has_begun(self) -> bool:
-        """Whether events came already, so that a subscriber made now has missed some."""
+        """Whether events have arrived, so that a new subscriber has missed some."""
         return self._has_begun
 
     async def get_final_completion(self) -> ParsedChatCompletion[T]:
-        """Wait for the end, and return the last round's completion. Events are discarded."""
+        """Wait for the end, and return the last round's completion. Discards the events."""
         await self.until_done()
         return self._completions[-1]
 

@@ -57,8 +57,8 @@ class APIError(WriterError):
         response: The response whose headers had arrived, if any.
         body: What the server said about the error: decoded JSON, else text, else None.
         request_id: The server's request ID, if it sent one.
-        completion: What had arrived of the answer; None before there was a choice.
-        timings: When what happened, up to the error; None for errors of no stream.
+        completion: What had arrived of the answer; None if there was no choice yet.
+        timings: When things happened, up to the error; None if it is not the error of a stream.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class TotalTimeoutError(APITimeoutError):
 
 
 class RelayUnavailableError(APIConnectionError):
-    """A relay's server cannot be reached, refuses what was asked of it, or is closed."""
+    """A relay's server cannot be reached, refuses a command, or the relay is closed."""
 
 
 class ProducerLostError(StreamTruncatedError):
@@ -201,7 +201,7 @@ class ProducerStoppedError(StreamTruncatedError):
 
 
 class ProducerFailedError(StreamTruncatedError):
-    """The producer of a relayed answer failed with an error that is not of this library."""
+    """The producer of a relayed answer failed with an error of its own code."""
 
 
 class RelayedAnswerGoneError(StreamTruncatedError):
@@ -224,22 +224,22 @@ class ResponseTooLargeError(APIResponseValidationError):
 
 
 class LengthFinishReasonError(APIError):
-    """``max_tokens`` cut the answer off before everything that must be parsed had arrived."""
+    """``max_tokens`` cut off an answer that had to be parsed."""
 
 
 class ContentFilterFinishReasonError(APIError):
-    """The content filter cut the answer off before everything that must be parsed had arrived."""
+    """A content filter cut off an answer that had to be parsed."""
 
 
 class ContentParseError(APIError):
     """A choice's text does not fit the request's response format.
 
-    ``completion`` holds all choices; those whose text fits have it parsed.
+    ``completion`` has all choices. Those whose text fits have their value.
 
     Attributes:
-        choice_index: The choice.
+        choice_index: The index of the choice.
         text: The text.
-        path: Where in it, such as ``$.people[1].age``; ``$`` is the value itself.
+        path: The place of the error in the value, such as ``$.people[1].age``; ``$`` is the whole.
         reason: What is invalid there.
     """
 
@@ -261,11 +261,11 @@ class ContentParseError(APIError):
 
 
 class ValueMismatchError(WriterError, ValueError):
-    """A text does not fit the Python type that it was to be read as.
+    """A text does not fit the type that it should be decoded as.
 
     Attributes:
         text: The text.
-        path: Where in it, such as ``$.people[1].age``; ``$`` is the value itself.
+        path: The place of the error in the value, such as ``$.people[1].age``; ``$`` is the whole.
         reason: What is invalid there.
     """
 
@@ -277,14 +277,15 @@ class ValueMismatchError(WriterError, ValueError):
 
 
 class ConversationLimitError(WriterError):
-    """A conversation's rounds ran out while the model still called tools, or its time did.
+    """A conversation used up its rounds or its time before the model had answered.
 
-    Time may run out anywhere: while tools run, amid an answer, before anybody reads.
+    The time can run out at any point: while tools run, in the middle of an answer, or before
+    anybody reads.
 
     Attributes:
-        messages: The conversation so far, in the form of the next request's ``messages``. An
-            answer that had not ended is not among them.
-        completion: The last round's completion, as far as it came; None if nothing had.
+        messages: The messages so far, in the form of the next request's ``messages``. An answer
+            that had not ended is not among them.
+        completion: What had arrived of the last answer; None if nothing had.
     """
 
     def __init__(
@@ -300,25 +301,25 @@ class ConversationLimitError(WriterError):
 
 
 class WrongTaskError(WriterError):
-    """A stream was left by another task than the one that entered it."""
+    """A task left a stream that another task had entered."""
 
 
 class WrongOrderError(WriterError):
-    """A stream was left before a block that the same task had entered after it."""
+    """A stream was left before one that the same task had entered later."""
 
 
 class DetachedEventError(WriterError, AttributeError):
-    """An event does not know its stream, because it was unpickled, decoded or made by hand.
+    """The event has no stream, because it was unpickled, decoded or made by hand.
 
-    Its fields are all there. What would be read from the stream (``snapshot``, ``parsed`` and the
-    like) is not.
+    It has all its fields. Properties that need the stream, such as ``snapshot`` and ``parsed``,
+    raise this error.
     """
 
 
 class ConsumerLagError(WriterError):
-    """A subscriber made with ``on_full="fail"`` was too slow and has lost the rest of its stream.
+    """A subscriber with ``on_full="fail"`` was too slow, so it has lost the rest of its stream.
 
-    Only that subscriber gets it; the stream and the other subscribers go on.
+    The stream and the other subscribers go on.
     """
 
 
@@ -326,8 +327,8 @@ class StreamClosedError(WriterError):
     """The stream was left or closed before its answer was complete.
 
     Attributes:
-        completion: What had arrived until then.
-        timings: When what happened until then; None for a conversation.
+        completion: What had arrived by then.
+        timings: When things happened; None for a conversation.
     """
 
     def __init__(
@@ -343,7 +344,7 @@ class KeyTakenError(WriterError):
 
 
 class UnknownKeyError(WriterError):
-    """A relay knows no answer under this key: none was begun, or it has expired."""
+    """A relay has no answer under this key: none was started, or it has expired."""
 
 
 class LeaseLostError(WriterError):

@@ -70,7 +70,7 @@ def open_chat_stream(
 def open_chat_stream(
     *, response_format: object = None, **arguments: Unpack[OpenArguments]
 ) -> ChatCompletionStream[Any]:
-    """Ask for a chat completion and stream the answer.
+    """Request a chat completion and stream the answer.
 
     ::
 
@@ -79,17 +79,17 @@ def open_chat_stream(
                 if event.type == "content.delta":
                     print(event.content, end="", flush=True)
 
-    Everything is checked here; the request is sent when the stream is entered.
+    The arguments are checked here. The request is sent when you enter the stream.
 
     Args:
-        client: Your own ``httpx.AsyncClient`` or ``httpx2.AsyncClient``, never closed here.
-            Without one the stream makes its own and closes it. Who opens many streams is better
-            off with an ``AsyncWriter``, which keeps connections.
-        response_format: The type that the answer is to have: a ``msgspec.Struct``, a dataclass, an
-            attrs class, a ``TypedDict``, a ``NamedTuple``, a pydantic model, or any other type
-            that msgspec can decode. ``message.parsed`` is then such a value. Or the API's own
-            dictionary, which is sent as it is; nothing is parsed then.
-        arguments: The request's fields, see ``ChatRequest``, and where it goes and how the
+        client: Your own ``httpx.AsyncClient`` or ``httpx2.AsyncClient``. It is never closed here.
+            Without one, the stream makes its own and closes it. If you open many streams, use an
+            ``AsyncWriter``, which keeps connections open.
+        response_format: The type of the answer: a ``msgspec.Struct``, a dataclass, an attrs class,
+            a ``TypedDict``, a ``NamedTuple``, a pydantic model, or any other type that msgspec can
+            decode. ``message.parsed`` is then a value of that type. You can also pass the API's own
+            dictionary. It is sent as it is, and nothing is parsed.
+        arguments: The fields of the request, see ``ChatRequest``; where it goes and how the
             answer is read, see ``Configuration``.
 
     Raises:
@@ -124,7 +124,7 @@ def open_conversation(
 def open_conversation(
     *, response_format: object = None, **arguments: Unpack[ConversationArguments]
 ) -> Conversation[Any]:
-    """Ask, run the functions that the model calls, and ask again, until it answers.
+    """Send a request, run the functions that the model calls, and repeat until it answers.
 
     ::
 
@@ -133,9 +133,9 @@ def open_conversation(
                 ...
 
     Args:
-        response_format: As for ``open_chat_stream``; it is the last round that answers in it.
-        arguments: As for ``open_chat_stream``, and ``ConversationOptions``. Without a ``client``
-            every round makes its own.
+        response_format: The type of the last answer, as for ``open_chat_stream``.
+        arguments: As for ``open_chat_stream``, and ``ConversationOptions``. Without a ``client``,
+            each round makes its own.
 
     Raises:
         InvalidParameterError, ConfigurationError, TypeError: As ``open_chat_stream``.
@@ -205,16 +205,16 @@ def chat_stream_from(
     tools: Iterable[FunctionTool[..., Any]] = (),
     **reading: Unpack[ReadingConfiguration],
 ) -> ChatCompletionStream[Any]:
-    """The same stream over bytes from anywhere: a recording, a relay, another client.
+    """Make the same stream from bytes of any source: a recording, a proxy, another client.
 
     Args:
-        source: The body of a response, cut anywhere. A generator is closed at the end; other
-            iterables belong to the code that made them.
+        source: The body of a response, cut anywhere. A generator is closed at the end. Other
+            iterables are not closed.
         n: How many choices the request asked for, if known.
-        response_format: The type that the answer was to have, as for ``open_chat_stream``.
+        response_format: The type of the answer, as for ``open_chat_stream``.
         tools: The functions that the model could call.
-        reading: How it is read: ``timeouts``, ``limits``, ``end_grace``, ``require_finish``,
-            ``observer``; see ``Configuration``.
+        reading: How the answer is read: ``timeouts``, ``limits``, ``end_grace``,
+            ``require_finish``, ``observer``. See ``Configuration``.
 
     Raises:
         ConfigurationError: A setting is invalid or unknown.

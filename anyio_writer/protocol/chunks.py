@@ -30,7 +30,7 @@ class _Part(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class TopLogprob(_Part, frozen=True, omit_defaults=False):
-    """One of the likeliest tokens at a position."""
+    """One of the most likely tokens at a position."""
 
     token: str = ""
     logprob: float = 0.0
@@ -38,7 +38,7 @@ class TopLogprob(_Part, frozen=True, omit_defaults=False):
 
 
 class LogprobToken(_Part, frozen=True, omit_defaults=False):
-    """A token with its log probability and its likeliest rivals."""
+    """A token, its log probability, and the most likely tokens at its position."""
 
     token: str = ""
     logprob: float = 0.0
@@ -47,7 +47,7 @@ class LogprobToken(_Part, frozen=True, omit_defaults=False):
 
 
 class ChoiceLogprobs(_Part, frozen=True):
-    """The tokens that one chunk, or a whole completion, brought."""
+    """The log probabilities in a chunk, or in a whole completion."""
 
     content: list[LogprobToken] | None = None
     refusal: list[LogprobToken] | None = None
@@ -63,8 +63,8 @@ class FunctionDelta(_Part, frozen=True):
 class ToolCallDelta(_Part, frozen=True):
     """A piece of a tool call.
 
-    The ``custom`` tool calls of OpenAI come out with ``type`` "custom", their name and their input
-    as ``function.name`` and ``function.arguments``.
+    OpenAI's custom tool calls have the ``type`` "custom". Their name and input are in
+    ``function.name`` and ``function.arguments``.
     """
 
     index: int | None = None
@@ -73,7 +73,7 @@ class ToolCallDelta(_Part, frozen=True):
     function: FunctionDelta | None = None
     custom: None = None
     extra_content: Any = None
-    """What Gemini's compatible API requires back in the next turn."""
+    """What Gemini's compatible API requires back in the next request."""
 
 
 class Source(_Part, frozen=True):
@@ -84,7 +84,7 @@ class Source(_Part, frozen=True):
 
 
 class Subquery(_Part, frozen=True):
-    """A question that a Knowledge Graph tool asked on the way to its answer."""
+    """A question that a Knowledge Graph tool asked to find its answer."""
 
     query: str | None = None
     answer: str | None = None
@@ -92,7 +92,7 @@ class Subquery(_Part, frozen=True):
 
 
 class FileReference(_Part, frozen=True, rename={"file_id": "fileId"}):
-    """A file that the answer rests on."""
+    """A file that the answer is based on."""
 
     file_id: str | None = None
     score: float | None = None
@@ -102,7 +102,7 @@ class FileReference(_Part, frozen=True, rename={"file_id": "fileId"}):
 
 
 class WebReference(_Part, frozen=True):
-    """A web page that the answer rests on."""
+    """A web page that the answer is based on."""
 
     url: str | None = None
     title: str | None = None
@@ -111,7 +111,7 @@ class WebReference(_Part, frozen=True):
 
 
 class References(_Part, frozen=True):
-    """What the answer rests on, by kind."""
+    """The sources that the answer is based on."""
 
     files: list[FileReference] | None = None
     web: list[WebReference] | None = None
@@ -161,8 +161,8 @@ class WebSearchData(_Part, frozen=True):
 class ChoiceDelta(_Part, frozen=True, forbid_unknown_fields=True):
     """What a chunk adds to one choice.
 
-    Where ``content`` is a list of blocks, text blocks come out as ``content`` and thinking blocks
-    as ``reasoning``.
+    If a server sends ``content`` as a list of blocks, ``content`` has the text of the text blocks,
+    and ``reasoning`` that of the thinking blocks.
     """
 
     role: str | None = None
@@ -177,7 +177,7 @@ class ChoiceDelta(_Part, frozen=True, forbid_unknown_fields=True):
     translation_data: TranslationData | None = None
     web_search_data: WebSearchData | None = None
     extra: dict[str, Any] | None = None
-    """All other fields that were not empty, as they came."""
+    """All other fields that were not empty, as the server sent them."""
 
     # Some servers send these as null in every delta. With a value they are read the slow way.
     annotations: None = None
@@ -196,8 +196,8 @@ class ChoiceDelta(_Part, frozen=True, forbid_unknown_fields=True):
 class ChunkChoice(_Part, frozen=True):
     """One choice of a chunk.
 
-    The deprecated ``message`` that Writer sends beside ``delta`` repeats it. It is read only where
-    the delta is missing, or is empty in a chunk with a finish reason.
+    Writer also sends a deprecated ``message``, which repeats ``delta``. It is read only if the
+    delta is missing, or is empty in a chunk with a finish reason.
     """
 
     index: int | None = None
@@ -207,22 +207,23 @@ class ChunkChoice(_Part, frozen=True):
     finish_reason: str | None = None
     logprobs: ChoiceLogprobs | None = None
     error: None = None
-    """With a value it becomes the chunk's ``error``."""
+    """Always None. An error that a server puts here becomes the chunk's ``error``."""
     usage: None = None
-    """With a value it becomes the chunk's ``usage``."""
+    """Always None. A usage that a server puts here becomes the chunk's ``usage``."""
 
 
 class TokenDetails(_Part, frozen=True):
-    """How a token count came about."""
+    """The parts of a token count."""
 
     reasoning_tokens: int | None = None
     cached_tokens: int | None = None
 
 
 class Usage(_Part, frozen=True):
-    """Token counts; None where the server gave none. Knowledge Graph work is not in them.
+    """Token counts; None if the server sent none. Work in Knowledge Graphs is not counted.
 
-    Servers spell the details in two ways; both are read into the API's own spelling.
+    Servers use two names for the details. Both are also available under the names of Writer's API,
+    ``prompt_token_details`` and ``completion_tokens_details``.
     """
 
     prompt_tokens: int | None = None
@@ -242,7 +243,7 @@ class Usage(_Part, frozen=True):
             )
 
     def merge(self, later: "Usage") -> "Usage":
-        """These counts, with those of ``later`` that are known."""
+        """Return these counts, replaced by those of ``later`` that are known."""
         merged: Usage = _merge(self, later)
         return merged
 
@@ -263,7 +264,7 @@ def _merge(earlier: Any, later: Any) -> Any:
 class ChatCompletionChunk(_Part, frozen=True):
     """One piece of a streamed completion, as the server sent it.
 
-    Chunks of one stream need not share an ``id``: Writer's do not.
+    The chunks of one stream may have different IDs, as Writer's do.
     """
 
     id: str | None = None
@@ -275,16 +276,16 @@ class ChatCompletionChunk(_Part, frozen=True):
     usage: Usage | None = None
     choices: list[ChunkChoice] | None = None
     x_groq: None = None
-    """Its usage becomes the chunk's own."""
+    """Always None. The usage in it becomes the chunk's ``usage``."""
     error: Any = None
-    """An error where a server reports one inside a stream: an object or a string."""
+    """An error that the server reports inside a stream, as an object or a string."""
     tpe: str | None = None
     errors: Any = None
-    """With ``tpe``: an error in Writer's own form."""
+    """Together with ``tpe``, an error in the form of Writer's API."""
 
     @property
     def is_error(self) -> bool:
-        """Whether this reports an error instead of a piece of an answer."""
+        """Whether the chunk reports an error."""
         return (
             bool(self.error)
             # Some servers write an empty error beside the choices.

@@ -27,9 +27,9 @@ class ParsedFunction(msgspec.Struct, frozen=True):
     """The function that the model calls.
 
     Attributes:
-        name: Its name.
-        arguments: The arguments so far, as JSON text; "" when there are none.
-        parsed_arguments: The arguments as a value, where a tool's type is known.
+        name: The name of the function.
+        arguments: The arguments so far, as JSON text; "" if there are none.
+        parsed_arguments: The arguments as a struct, if the tool was made with ``function_tool``.
     """
 
     name: str = ""
@@ -41,8 +41,9 @@ class ParsedFunctionToolCall(msgspec.Struct, frozen=True):
     """One tool call.
 
     Attributes:
-        index: Its position among the calls of its choice, which are sorted by it.
-        id: What a ``tool`` message names in ``tool_call_id``; "" if the server gave none.
+        index: The position of the call among those of its choice.
+        id: The ID of the call, for the ``tool_call_id`` of the message that answers it; "" if the
+            server sent none.
         extra_content: What Gemini's compatible API requires back in the next request.
     """
 
@@ -57,17 +58,17 @@ class ParsedChatCompletionMessage(msgspec.Struct, Generic[T], frozen=True):
     """The message of one choice.
 
     Attributes:
-        content: The text; None if there was none.
-        parsed: The text as a value of the request's response format, if it had one.
-        reasoning_content: The model's reasoning, where the server sends it, under whichever name.
-        reasoning_key: The name under which the reasoning came: "reasoning_content" or
+        content: The text, or None if there is none.
+        parsed: The text as a value of the response format, if the request had one.
+        reasoning_content: The model's reasoning, if the server sends it, under whatever name.
+        reasoning_key: The name under which the server sent the reasoning: "reasoning_content" or
             "reasoning". Some servers require it back under that name.
-        annotations: Such as citations: the lists of all chunks, joined.
-        audio: The last value.
-        images: The lists of all chunks, joined.
+        annotations: The annotations of all chunks, such as citations, in one list.
+        audio: The last value that the server sent.
+        images: The images of all chunks, in one list.
         reasoning_details: What OpenRouter and others require back in the next request.
-        extra: All other fields that the server sent, as they came: the last value that was not
-            empty, or the lists of all chunks, joined.
+        extra: All other fields that the server sent. Lists of several chunks are joined. Of other
+            values, the last one that was not empty is kept.
     """
 
     role: str = "assistant"
@@ -88,7 +89,7 @@ class ParsedChatCompletionMessage(msgspec.Struct, Generic[T], frozen=True):
     extra: dict[str, JSON] = {}
 
     def to_param(self) -> dict[str, Any]:
-        """This message as one of the next request's ``messages``."""
+        """Return the message in the form of the next request's ``messages``."""
         calls = self.tool_calls and [_without_value(call) for call in self.tool_calls]
         plain = msgspec.structs.replace(self, parsed=None, tool_calls=calls)
         return history_param(msgspec.to_builtins(plain))
@@ -101,7 +102,7 @@ def _without_value(call: ParsedFunctionToolCall) -> ParsedFunctionToolCall:
 
 
 class ParsedChatCompletionChoice(msgspec.Struct, Generic[T], frozen=True):
-    """One of the ``n`` answers. ``finish_reason`` is None until it is complete."""
+    """One of the ``n`` answers. ``finish_reason`` is None until it is finished."""
 
     index: int
     message: ParsedChatCompletionMessage[T]
@@ -110,13 +111,13 @@ class ParsedChatCompletionChoice(msgspec.Struct, Generic[T], frozen=True):
 
 
 class ParsedChatCompletion(msgspec.Struct, Generic[T], frozen=True):
-    """A completion: whole, or as far as it had come.
+    """A completion: the whole one, or what had arrived by some point.
 
     Attributes:
-        id: The id of the first chunk that had one.
-        choices: Sorted by index.
-        created: Seconds since 1970. Some servers send milliseconds.
-        usage: The token counts; None if the server sent none, never 0 instead.
+        id: The ID of the first chunk that had one.
+        choices: The choices, sorted by index.
+        created: When it was made, in seconds since 1970. Some servers send milliseconds.
+        usage: The token counts; None if the server sent none.
     """
 
     id: str = ""

@@ -87,10 +87,10 @@ def completion_as_of(event: _Event) -> ParsedChatCompletion[Any]:
 
 
 class ChunkEvent(_Event, frozen=True, gc=False, tag="chunk"):
-    """A chunk arrived. Comes before the events that are made of it.
+    """A chunk arrived. The events that are made from it follow.
 
     Attributes:
-        chunk: The chunk, typed.
+        chunk: The chunk.
     """
 
     type: ClassVar[Literal["chunk"]] = "chunk"
@@ -104,7 +104,7 @@ class ChunkEvent(_Event, frozen=True, gc=False, tag="chunk"):
 
     @property
     def raw(self) -> bytes:
-        """The chunk's JSON as the server sent it, unknown fields and all."""
+        """The JSON of the chunk as the server sent it, with the fields that are not known here."""
         return _origin_of(self)[2]
 
 
@@ -112,7 +112,7 @@ class ContentDeltaEvent(_Event, frozen=True, gc=False, tag="content.delta"):
     """A piece of text arrived.
 
     Attributes:
-        choice_index: Which choice the text belongs to, if ``n`` is more than 1.
+        choice_index: The choice that the text belongs to; 0 unless ``n`` is above 1.
         delta: The new piece, never empty.
     """
 
@@ -134,10 +134,10 @@ class ContentDeltaEvent(_Event, frozen=True, gc=False, tag="content.delta"):
 
     @property
     def parsed(self) -> Any:
-        """What the text so far says for certain, if the request had a response format.
+        """The part of the value that has arrived so far, if the request had a response format.
 
-        It is made of plain lists and dicts. Strings hold what has arrived of them; numbers appear
-        when they are complete. None if there is nothing yet. It is parsed each time you read it,
+        It consists of plain lists and dictionaries. Strings may be incomplete; numbers appear when
+        they are complete. None if there is nothing yet. The text is parsed each time you read this,
         so read it only when you show it.
         """
         accumulator, position, _ = _origin_of(self)
@@ -159,9 +159,9 @@ class ContentDoneEvent(_Event, Generic[T], frozen=True, gc=False, tag="content.d
     def parsed(self) -> T | None:
         """The text as a value of the response format.
 
-        None if the request had no response format. None also if the text is not such a value:
-        beside a refusal or tool calls, if it was cut off by ``max_tokens`` or a filter, or if it
-        does not fit. In the last two cases the stream ends with an error.
+        None if the request had no response format. Also None if the text is no such value: it
+        comes with a refusal or tool calls, it was cut off by ``max_tokens`` or a content filter, or
+        it does not fit. In the last two cases the stream ends with an error.
         """
         accumulator, position, _ = _origin_of(self)
         value: T | None = accumulator.choices[self.choice_index].value_at(position)
@@ -196,7 +196,7 @@ class ReasoningDeltaEvent(_Event, frozen=True, gc=False, tag="reasoning.delta"):
     """A piece of the model's reasoning arrived.
 
     Attributes:
-        choice_index: Which choice the reasoning belongs to.
+        choice_index: The choice that the reasoning belongs to.
         delta: The new piece, never empty.
     """
 
@@ -237,7 +237,7 @@ class LogprobsContentDeltaEvent(_Event, frozen=True, gc=False, tag="logprobs.con
 
 
 class LogprobsContentDoneEvent(_Event, frozen=True, gc=False, tag="logprobs.content.done"):
-    """All log probabilities of a choice's text tokens are there, in ``content``."""
+    """The log probabilities of a choice's text tokens are complete; ``content`` has all of them."""
 
     type: ClassVar[Literal["logprobs.content.done"]] = "logprobs.content.done"
 
@@ -261,7 +261,7 @@ class LogprobsRefusalDeltaEvent(_Event, frozen=True, gc=False, tag="logprobs.ref
 
 
 class LogprobsRefusalDoneEvent(_Event, frozen=True, gc=False, tag="logprobs.refusal.done"):
-    """All log probabilities of a choice's refusal tokens are there, in ``refusal``."""
+    """The log probabilities of a choice's refusal are complete; ``refusal`` has all of them."""
 
     type: ClassVar[Literal["logprobs.refusal.done"]] = "logprobs.refusal.done"
 
@@ -272,14 +272,13 @@ class LogprobsRefusalDoneEvent(_Event, frozen=True, gc=False, tag="logprobs.refu
 class FunctionToolCallArgumentsDeltaEvent(
     _Event, frozen=True, gc=False, tag="tool_calls.function.arguments.delta"
 ):
-    """A piece of a tool call arrived.
+    """A tool call began, or a piece of its arguments arrived.
 
     Attributes:
-        choice_index: Which choice the call belongs to.
-        index: Which of the choice's calls; ``tool_calls[].index`` of the completion.
-        name: The function's name, as far as it is known.
-        arguments_delta: The new piece of the arguments, JSON text; "" in the piece that only
-            opens the call.
+        choice_index: The choice that the call belongs to.
+        index: The position of the call among those of its choice, as in the completion.
+        name: The name of the function, as far as it is known.
+        arguments_delta: The new piece of the arguments, as JSON text; "" if the call only began.
     """
 
     type: ClassVar[Literal["tool_calls.function.arguments.delta"]] = (
@@ -301,9 +300,10 @@ class FunctionToolCallArgumentsDeltaEvent(
 
     @property
     def parsed_arguments(self) -> Any:
-        """What the arguments so far say for certain, if the tool was made with ``function_tool``.
+        """The part of the arguments that has arrived so far, as a dictionary.
 
-        Plain lists and dicts; None if there is nothing yet. Parsed each time you read it.
+        None if there is nothing yet, or if the tool was not made with ``function_tool``. The text
+        is parsed each time you read this.
         """
         accumulator, position, _ = _origin_of(self)
         call = accumulator.choices[self.choice_index].calls_by_index[self.index]
@@ -317,11 +317,11 @@ class FunctionToolCallArgumentsDoneEvent(
     """A tool call is complete.
 
     Attributes:
-        choice_index: Which choice the call belongs to.
-        index: Which of the choice's calls.
-        name: The function's name.
-        tool_call_snapshot_id: The call's id, for the ``tool`` message that answers it.
-        arguments: All of its arguments, as JSON text; "" when it has none.
+        choice_index: The choice that the call belongs to.
+        index: The position of the call among those of its choice.
+        name: The name of the function.
+        tool_call_snapshot_id: The ID of the call, for the ``tool`` message that answers it.
+        arguments: All of the arguments, as JSON text; "" if there are none.
     """
 
     type: ClassVar[Literal["tool_calls.function.arguments.done"]] = (
@@ -338,8 +338,8 @@ class FunctionToolCallArgumentsDoneEvent(
     def parsed_arguments(self) -> Any:
         """The arguments as a struct, if the tool was made with ``function_tool``.
 
-        Its fields are named and typed like the function's parameters. None if the arguments do
-        not fit them; the tool's ``decode`` says why.
+        Its fields have the names and types of the function's parameters. None if the arguments do
+        not fit; the tool's ``decode`` says why.
         """
         accumulator, position, _ = _origin_of(self)
         return accumulator.choices[self.choice_index].calls_by_index[self.index].value_at(position)

@@ -36,17 +36,18 @@ _SLOW_NUMBER: Final = rb"[\s:,\[]-?[0-9.]++[eE][+-]?[0-9]{3}"
 def parse_chunk(payload: bytes, max_depth: int = DEFAULT_MAX_DEPTH) -> ChatCompletionChunk:
     """Decode the data of one server-sent event.
 
-    What is not Unicode (bytes that are not UTF-8, escapes of half a surrogate pair) is read as
-    U+FFFD. ``NaN`` and ``Infinity`` are read as Python's ``json`` reads them. A field of the wrong
-    JSON type is taken as missing where nothing depends on it (a date, a fingerprint, a count).
+    Bytes that are not UTF-8, and escapes of half a surrogate pair, are read as U+FFFD. ``NaN`` and
+    ``Infinity`` are read as Python's ``json`` reads them. If a field that nothing depends on has
+    the wrong type (a date, a fingerprint, a count), it counts as missing.
 
     Args:
         payload: JSON text.
         max_depth: How deeply arrays and objects may be nested.
 
     Raises:
-        APIResponseValidationError: Not JSON, not an object, nested too deeply, or a wrong type
-            where the value is needed (choices, indices, content, tool calls, finish reasons).
+        APIResponseValidationError: The payload is not a JSON object, is nested too deeply, or has a
+            wrong type where the value is needed (choices, indices, content, tool calls, finish
+            reasons).
     """
     return ChunkParser(max_depth=max_depth, joins_halves=False).parse(payload)
 

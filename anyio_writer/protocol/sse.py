@@ -28,12 +28,12 @@ _MAX_RETRY_DIGITS: Final = 4000
 
 
 class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
-    """One event of the stream.
+    """One server-sent event.
 
     Attributes:
         data: The values of its ``data`` lines, joined by LF.
-        event: Its name.
-        id: The last event id as of this event; servers may set it once for many events.
+        event: The name of the event.
+        id: The last event ID so far. A server may send it once for many events.
     """
 
     data: bytes
@@ -42,21 +42,20 @@ class ServerSentEvent(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def text(self) -> str:
-        """``data`` as text; bytes that are not UTF-8 come out as U+FFFD."""
+        """``data`` as text. Bytes that are not UTF-8 are read as U+FFFD."""
         return self.data.decode(errors="replace")
 
 
 class SSEDecoder:
-    """Decodes bytes, cut anywhere, into the events that they complete. No I/O, no clock.
+    """Decodes bytes, cut anywhere, into server-sent events. No I/O, no clock.
 
-    Lines end with LF, CR LF or CR and with nothing else: JSON may hold U+2028 and its like. A
-    lone CR ends its line at once, since waiting for a possible LF would hold the newest token
-    back until the next packet. Every byte is looked at once, so the cost is linear however the
-    network cuts.
+    Lines end with LF, CR LF or CR, and with nothing else, since JSON may contain U+2028 and the
+    like. A CR ends its line at once: waiting for a possible LF would delay the newest token until
+    the next packet. Every byte is looked at once, so the cost is linear, wherever the network cuts.
 
     Args:
-        max_event_bytes: How long one line, and the data of one event, may be, in bytes.
-        last_event_id: The id to start from, when a stream is resumed.
+        max_event_bytes: The maximum size of a line, and of the data of one event, in bytes.
+        last_event_id: The ID to start from, if a stream is resumed.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class SSEDecoder:
     ) -> None:
         self.max_event_bytes = max_event_bytes
         self.last_event_id: str = last_event_id
-        """The id of the last block that was ended by a blank line."""
+        """The ID of the last block that a blank line has ended."""
         self.reconnection_time: int | None = None
         """The value of the last ``retry`` field, in milliseconds."""
         self._id = last_event_id  # of the block being read
@@ -79,7 +78,7 @@ class SSEDecoder:
         self._error: ResponseTooLargeError | None = None  # what the next feed() will raise
 
     def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Decode the next bytes of the body and return the events that they complete.
+        """Decode the next bytes of the body, and return the events that they complete.
 
         An event is returned as soon as the last byte of its blank line has arrived. If valid events
         and then something over the limit come in one piece, the events are returned and the next
@@ -191,10 +190,10 @@ class SSEDecoder:
             raise copy.copy(self._error)
 
     def pending(self) -> ServerSentEvent | None:
-        """The unfinished last block as if its blank line had come, or None if it has no data.
+        """Return the last block as if its blank line had arrived, or None if it has no data.
 
-        By the standard such a block is not an event. Some servers close right after the last
-        line, so whoever reads to the end of a body may want to see whether it is whole.
+        By the standard, a block without a blank line is not an event. Some servers close the
+        connection right after the last line, so check at the end of a body whether it is whole.
         """
         if self._between:
             return None

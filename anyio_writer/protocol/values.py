@@ -11,7 +11,7 @@ class ValueReader(Protocol[T_co]):
     """Reads JSON text as a value of one type: a response format, or the arguments of a tool."""
 
     def decode(self, text: str) -> T_co:
-        """The value of a text that is whole.
+        """Decode a complete text.
 
         Raises:
             ValueMismatchError: The text does not fit the type.
@@ -19,8 +19,8 @@ class ValueReader(Protocol[T_co]):
         ...
 
     def partial(self, text: str) -> Any:
-        """What the start of a text says for certain, in lists and dicts; None if that is nothing.
+        """Decode the part of an incomplete text that is certain, as plain lists and dictionaries.
 
-        The rest of the text only adds to it. Never raises.
+        More text only adds to it. Returns None if nothing is certain yet. Never raises.
         """
         ...

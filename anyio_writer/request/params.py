@@ -112,10 +112,18 @@ class ToolCall(TypedDict, total=False):
 class Message(TypedDict, total=False):
     """One message of the conversation.
 
-    A request also takes messages of completions (``completion.choices[0].message``); a list of both
-    is a ``list[MessageParam]``. Writer's API knows the first four roles.
+    A request also takes messages of completions (``completion.choices[0].message``). A list of both
+    is a ``list[MessageParam]``.
 
     Attributes:
+        role: "system", "user", "assistant" or "tool". "developer" is not in Writer's API.
+        content: The text, or a list of fragments: ``{"type": "text", "text": ...}`` and
+            ``{"type": "image_url", "image_url": {"url": ...}}``.
+        name: A name for the author.
+        tool_call_id: In a "tool" message, the ID of the call that it answers.
+        tool_calls: In an "assistant" message, the calls that the model made.
+        graph_data: In an "assistant" message, what the Knowledge Graph tool reported.
+        refusal: In an "assistant" message, the text with which the model refused.
         reasoning_content: Not in Writer's API. What DeepSeek and others sent with tool calls.
         reasoning_details: Not in Writer's API. What OpenRouter sent with tool calls.
     """
@@ -145,7 +153,13 @@ class FunctionDefinition(TypedDict, total=False):
 
 
 class FunctionToolParam(TypedDict):
-    """A tool that you run. ``function_tool`` makes one of a Python function."""
+    """A tool that you run, in the API's own form. Use ``function_tool`` for a Python function.
+
+    Attributes:
+        type: "function".
+        function: ``name`` and, optionally, ``description``, ``parameters`` (a JSON schema) and
+            ``strict``.
+    """
 
     type: Literal["function"]
     function: FunctionDefinition
@@ -185,7 +199,13 @@ class GraphFunction(TypedDict, total=False):
 
 
 class GraphTool(TypedDict):
-    """Lets the model ask Knowledge Graphs, on the server. What it did is in ``graph_data``."""
+    """Lets the model ask Knowledge Graphs, on the server. The message's ``graph_data`` reports it.
+
+    Attributes:
+        type: "graph".
+        function: ``graph_ids``, ``subqueries`` (whether to report the steps) and, optionally,
+            ``description`` and ``query_config``.
+    """
 
     type: Literal["graph"]
     function: GraphFunction
@@ -199,7 +219,12 @@ class LLMFunction(TypedDict):
 
 
 class LLMTool(TypedDict):
-    """Lets the model ask another one, on the server. What it did is in ``llm_data``."""
+    """Lets the model ask another model, on the server. The message's ``llm_data`` reports it.
+
+    Attributes:
+        type: "llm".
+        function: ``model``, and ``description``, which says what that model is good for.
+    """
 
     type: Literal["llm"]
     function: LLMFunction
@@ -217,7 +242,14 @@ class TranslationFunction(TypedDict, total=False):
 
 
 class TranslationTool(TypedDict):
-    """Lets the model translate, on the server. What it did is in ``translation_data``."""
+    """Lets the model translate, on the server. The message's ``translation_data`` reports it.
+
+    Attributes:
+        type: "translation".
+        function: ``model``, ``formality``, ``length_control``, ``mask_profanity`` and, optionally,
+            ``source_language_code`` and ``target_language_code``. The server detects a language
+            that is left out.
+    """
 
     type: Literal["translation"]
     function: TranslationFunction
@@ -238,7 +270,13 @@ class VisionFunction(TypedDict):
 
 
 class VisionTool(TypedDict):
-    """Lets the model look at images and documents, on the server."""
+    """Lets the model look at images and documents, on the server.
+
+    Attributes:
+        type: "vision".
+        function: ``model``, and ``variables``: a list of files, each with its ``file_id`` and the
+            ``name`` that stands for it in messages, as ``{{name}}``.
+    """
 
     type: Literal["vision"]
     function: VisionFunction
@@ -252,9 +290,11 @@ class WebSearchFunction(TypedDict, total=False):
 
 
 class WebSearchTool(TypedDict):
-    """Lets the model search the web, on the server. What it did is in ``web_search_data``.
+    """Lets the model search the web, on the server. The message's ``web_search_data`` reports it.
 
     Attributes:
+        type: "web_search".
+        function: ``include_domains`` and ``exclude_domains``, both optional.
         web_search: Not in Writer's API. The options on servers without ``function``.
     """
 
@@ -264,7 +304,12 @@ class WebSearchTool(TypedDict):
 
 
 class CustomTool(TypedDict):
-    """A tool that takes free text. Not in Writer's API."""
+    """A tool that takes free text instead of JSON. Not in Writer's API.
+
+    Attributes:
+        type: "custom".
+        custom: ``name`` and, optionally, ``description`` and ``format``.
+    """
 
     type: Literal["custom"]
     custom: Mapping[str, _Value]
@@ -297,7 +342,12 @@ class StreamOptionsParam(TypedDict):
 
 
 class ResponseFormat(TypedDict):
-    """The API's own form of a response format."""
+    """The API's own form of a response format.
+
+    Attributes:
+        type: "text", "json_object" or "json_schema", as far as the server knows them.
+        json_schema: For "json_schema": the ``name``, the ``schema`` and, optionally, ``strict``.
+    """
 
     type: Name
     json_schema: NotRequired[Mapping[str, _Value] | None]
@@ -321,31 +371,32 @@ class ChatRequest(TypedDict, total=False):
     OpenAI-compatible API, and sent only if you give them.
 
     Attributes:
-        messages: The conversation, at least one message. Messages of completions
+        messages: The messages so far, at least one. Messages of completions
             (``completion.choices[0].message``) may be among them.
-        model: The model's name. Any name is sent as it is.
-        max_tokens: The most tokens to generate.
+        model: The name of the model. Any name is sent as it is.
+        max_tokens: The maximum number of tokens to generate.
         temperature: 0 or more.
         top_p: 0 to 1.
         n: How many choices to generate.
-        stop: A text, or several, at which to stop. The answer ends with it.
+        stop: One or several texts at which the model stops. In Writer's API the answer ends with
+            that text; others leave it out.
         logprobs: Whether to send the tokens' log probabilities.
-        tools: What the model may call: tools that ``function_tool`` made, or the API's own
-            dictionaries. A request takes one kind of the tools that the server runs. An empty list
-            means none.
+        tools: What the model may call: tools made with ``function_tool``, or the API's own
+            dictionaries. A request can contain only one kind of the tools that the server runs. An
+            empty list means none.
         tool_choice: "auto", "none", "required", or one function of ``tools``.
         stream_options: ``{"include_usage": True}`` asks for the token counts.
         extra_headers: HTTP headers. They replace others of the same name; None removes one.
         extra_query: Query parameters.
         extra_body: Fields that are not listed here, or that replace one that is.
         seed: Makes sampling repeatable, as far as the server can.
-        max_completion_tokens: The most tokens to generate, reasoning included.
+        max_completion_tokens: The maximum number of tokens to generate, reasoning included.
         reasoning_effort: How much the model reasons, such as "low", "medium" or "high".
         parallel_tool_calls: Whether the model may call several tools at once.
         top_logprobs: How many of the most likely tokens to send for each position.
-        frequency_penalty: -2 to 2; more makes repeated tokens less likely.
-        presence_penalty: -2 to 2; more makes tokens that occurred at all less likely.
-        repetition_penalty: Above 0; the form of the penalty that vLLM and others know.
+        frequency_penalty: -2 to 2. The higher, the less likely are frequent tokens.
+        presence_penalty: -2 to 2. The higher, the less likely are tokens that occurred before.
+        repetition_penalty: Above 0. A penalty that vLLM and others know.
         logit_bias: Token IDs, as text, with what is added to their logits.
         top_k: How many of the most likely tokens to choose from.
         min_p: 0 to 1; the lowest probability of a token, relative to the most likely one.
@@ -353,14 +404,14 @@ class ChatRequest(TypedDict, total=False):
         safety_identifier: Who asks, for the detection of misuse.
         metadata: Keys and values that are stored with the completion.
         store: Whether the server stores the completion.
-        service_tier: How the server is to process the request.
+        service_tier: How the server processes the request, such as "flex" or "priority".
         prompt_cache_key: Requests with the same key are more likely to share a prompt cache.
-        verbosity: How long the answer is, such as "low", "medium" or "high".
-        modalities: What the model is to generate, such as ["text", "audio"].
+        verbosity: How long the answer should be, such as "low", "medium" or "high".
+        modalities: What the model should generate, such as ["text", "audio"].
         audio: The voice and the format of generated audio.
         prediction: Text that much of the answer is expected to match.
         web_search_options: How the server's own web search works.
-        thinking: Whether, and how much, the model is to reason; an object.
+        thinking: An object that says whether, and how much, the model should reason.
         chat_template_kwargs: What vLLM and others pass to the model's chat template.
     """
 

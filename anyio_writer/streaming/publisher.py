@@ -146,17 +146,22 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         *args: *Args,
         name: object = None,
     ) -> None:
-        """Start a task inside its own task group.
+        """Start a task that ends with the block.
 
-        A block that ends normally waits for these tasks; one that is left by an exception or a
-        cancellation cancels them. A task that fails cancels the block and the others. As in every
-        anyio task group, the errors then come out in an exception group, together with the block's
-        own if it failed too. The stream's own error comes out once and as itself, however many
-        tasks it ended.
+        A block that ends normally waits for these tasks. An exception or a cancellation that leaves
+        the block cancels them. A task that fails cancels the block and the other tasks. As in every
+        anyio task group, the errors are then raised in an exception group, together with the
+        block's own. The stream's own error is raised once and unwrapped, however many tasks
+        raised it.
+
+        Args:
+            fn: An async function.
+            args: Its arguments.
+            name: A name for the task, for debuggers.
 
         Raises:
             InvalidParameterError: ``fn`` cannot be called.
-            WriterError: It is not open.
+            WriterError: The block has not begun, or has ended.
         """
         lifetime = self._open_lifetime()
         if not callable(fn):
@@ -167,11 +172,11 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         lifetime.start_child(fn, args, name)
 
     async def close(self) -> None:
-        """End it now, from any task, and return when everything is cleaned up.
+        """End it now, from any task. Returns when everything is cleaned up.
 
-        The block goes on; a subscriber that waits gets ``StreamClosedError`` unless the answer was
-        already complete. Tools that run are cancelled. Closing twice, or after the end, does
-        nothing.
+        The code in the block goes on. Subscribers get ``StreamClosedError``, unless the answer was
+        already complete. Tools that are running are cancelled. Closing again, or after the end,
+        does nothing.
         """
         lifetime = self._entered()
         self._stop()
@@ -237,13 +242,14 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         return await anext(self._own_subscription())
 
     def batches(self) -> AsyncIterator[list[Ev]]:
-        """The same events in lists: each time everything that is buffered. No list is empty."""
+        """The same events in lists. Each list has everything that is buffered; none is empty."""
         return self._own_subscription().batches()
 
     async def until_done(self) -> Self:
-        """Discard the remaining events of its own iteration, and return at the end.
+        """Wait for the end, and discard the remaining events of the stream's own iteration.
 
-        You can call it several times, from several tasks, and after the block.
+        You can call it several times, from several tasks, and after the block. Subscriptions keep
+        their events.
         """
         await self._until_ended(self._own)
         return self
@@ -330,25 +336,24 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         on_full: OnFull = "wait",
         name: str = "",
     ) -> Subscription[Any]:
-        """Another subscriber: it gets every event from now on, in order.
+        """Add a subscriber, which gets every event from now on, in order.
 
-        If it is made before reading started, it gets all events. If it is made later, its
-        ``snapshot`` has what it missed. If it is made after the end, its iteration ends at once,
-        or raises the stream's error.
+        Made before reading has started, it gets all events. Made later, its ``snapshot`` has what
+        it missed. Made after the end, its iteration ends at once, or raises the stream's error.
 
         Args:
-            event_types: Only events of these classes; all if there are none. That of
-                ``ContentDoneEvent[Person]`` is ``ContentDoneEvent``.
-            max_buffer: How many events may be buffered for it.
-            on_full: What happens when the buffer is full: "wait" applies backpressure to the
-                stream until there is capacity; "drop_oldest" drops, and counts in ``dropped``;
-                "fail" ends this subscriber with ``ConsumerLagError``. The latter two never slow
-                anybody.
-            name: What log messages and errors call it.
+            event_types: Deliver only events of these classes; all events if there are none. For a
+                generic event, give the bare class: ``ContentDoneEvent``.
+            max_buffer: How many events may be buffered for the subscriber.
+            on_full: What happens when its buffer is full. "wait" makes the stream wait until there
+                is space. "drop_oldest" drops the oldest events, and counts them in ``dropped``.
+                "fail" ends this subscriber with ``ConsumerLagError``. The last two never slow
+                the stream down.
+            name: A name for the subscriber in log messages and errors.
 
         Raises:
-            InvalidParameterError: One of these is invalid.
-            WriterError: The stream was not entered.
+            InvalidParameterError: An argument is invalid.
+            WriterError: The stream has not been entered.
         """
         lifetime = self._entered()
         # At run time no event knows what its class was filled in with.

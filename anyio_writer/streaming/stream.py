@@ -45,29 +45,30 @@ _NO_TOOLS: Final[Mapping[str, FunctionTool[..., Any]]] = {}
 class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
     """A streamed completion. Enter it with ``async with``, which sends the request.
 
-    Inside the block ``async for event in stream`` gives the events. When the block ends, for
+    Inside the block, ``async for event in stream`` yields the events. When the block has ended, for
     whatever reason, the response is closed and the task that read it has ended. What the stream
     has received can still be read.
 
-    Entering it sends the request and waits for the response's headers. It raises an
-    ``APIStatusError``, with the error's body, if the status is not 2xx, and an
-    ``APIConnectionError`` if there was no response, or not in time.
+    Entering it sends the request and waits for the headers of the response. That raises an
+    ``APIStatusError`` if the status is not 2xx, and an ``APIConnectionError`` if no response
+    arrived, or not in time.
 
-    Reading starts when somebody asks for something: a step of an iteration, ``until_done()`` or
-    ``get_final_completion()``. Until then TCP makes the server wait.
+    Reading starts when your code first asks for an event or for the result. Until then TCP makes
+    the server wait.
 
-    Iteration, ``until_done()`` and ``get_final_completion()`` raise the stream's error after the
-    last good event:
+    Iteration, ``until_done()`` and ``get_final_completion()`` raise the stream's error, after the
+    last valid event:
 
     Raises:
         StreamTruncatedError: The response ended before the answer did.
-        APIConnectionError: The connection broke; ``APITimeoutError``: a time limit ran out.
+        APITimeoutError: A time limit ran out.
+        APIConnectionError: The connection broke.
         APIStreamError: The server reported an error inside the stream.
-        APIResponseValidationError: The server sent what cannot be understood.
+        APIResponseValidationError: The server sent something that cannot be understood.
         StreamClosedError: The stream was left or closed before the answer was complete.
         ContentParseError: The answer does not fit the response format.
-        LengthFinishReasonError: ``max_tokens`` cut off what had to be parsed;
-            ``ContentFilterFinishReasonError``: the server's content filter did.
+        LengthFinishReasonError: ``max_tokens`` cut off what had to be parsed.
+        ContentFilterFinishReasonError: A content filter cut off what had to be parsed.
     """
 
     _kind = "stream"
@@ -129,7 +130,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
     # Subscribing.
 
     def text_deltas(self, choice_index: int = 0) -> AsyncIterator[str]:
-        """The text of one choice, piece by piece.
+        """Yield the text of one choice, piece by piece.
 
         Raises:
             InvalidParameterError: ``choice_index`` is not a whole number of 0 or more.
@@ -139,12 +140,12 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         return Steps(partial(_next_delta, events, choice_index), events.aclose)
 
     async def get_final_completion(self) -> ParsedChatCompletion[T]:
-        """Wait for the end, and return the whole completion. Events until then are discarded."""
+        """Wait for the end, and return the whole completion. Discards the remaining events."""
         await self.until_done()
         return self.current_completion_snapshot
 
     async def get_final_text(self, choice_index: int = 0) -> str:
-        """The whole text of one choice; "" if it has none.
+        """Wait for the end, and return the whole text of one choice; "" if it has none.
 
         Raises:
             InvalidParameterError: ``choice_index`` is not a whole number of 0 or more.
@@ -165,7 +166,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         limit: int | None = DEFAULT_LIMIT,
         on_error: OnError = "reply",
     ) -> ToolRuns:
-        """Run the model's function calls while the stream goes on.
+        """Run the functions that the model calls, while the stream goes on.
 
         ::
 
@@ -175,21 +176,22 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
                     ...
                 answers = await runs.messages()  # for the next request
 
-        Each call begins as soon as its arguments are complete; calls that are complete already
-        begin now. They run in the stream's task group. Functions that are not ``async`` run in
-        threads. This does not start the reading, and a slow tool never slows the stream down.
+        Each call starts as soon as its arguments are complete. Calls that are complete already
+        start now. They run in the stream's task group; functions that are not ``async`` run in
+        threads. This method does not start the reading. A slow tool never slows the stream down.
 
         Args:
-            tools: What the model may call; by default the functions among the request's tools.
-            limit: How many run at once; the others wait in order. None means no limit.
-            on_error: What happens when a call fails: because the function raises, or there is no
-                such function, or the arguments do not fit, or the result has no JSON form.
-                "reply" tells the model what went wrong; "raise" ends the block, as an error of a
-                task of ``start_soon`` does.
+            tools: The functions that the model may call; by default those among the request's
+                tools.
+            limit: How many calls run at once. The others wait in order. None means no limit.
+            on_error: What happens when a call fails: because the function raises, there is no
+                such function, the arguments do not fit, or the result has no JSON form. "reply"
+                sends the error to the model. "raise" ends the block, like the failure of a task
+                started with ``start_soon``.
 
         Raises:
-            InvalidParameterError: One of these is invalid.
-            WriterError: The stream is not open, or runs its tools already.
+            InvalidParameterError: An argument is invalid.
+            WriterError: The stream is not open, or ``run_tools()`` was called before.
         """
         lifetime = self._open_lifetime()
         if self._tool_runner is not None:
@@ -225,7 +227,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     @property
     def current_completion_snapshot(self) -> ParsedChatCompletion[T]:
-        """The completion so far; without choices before the first chunk."""
+        """The completion so far. It has no choices before the first chunk."""
         return self._state.current_completion_snapshot
 
     @property
@@ -235,9 +237,9 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     @property
     def response(self) -> httpx.Response | None:
-        """The response, for its status and headers. None for a stream that is not from HTTP.
+        """The response, for its status and headers; None if the stream does not come from HTTP.
 
-        Do not read its body: the stream does.
+        Do not read its body, because the stream does.
         """
         return self._source.response
 
@@ -256,7 +258,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     @property
     def has_begun(self) -> bool:
-        """Whether events came already, so that a subscriber made now has missed some."""
+        """Whether events have arrived, so that a new subscriber has missed some."""
         return self._state.chunk_count > 0
 
     @property
@@ -271,7 +273,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     @property
     def timings(self) -> Timings:
-        """When the request was sent, the first content came, the stream ended, and more."""
+        """When the request was sent, the first content arrived, the stream ended, and more."""
         usage = self._state.usage
         return self._recorder.timings(
             chunk_count=self._state.chunk_count,

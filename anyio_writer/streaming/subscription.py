@@ -19,18 +19,17 @@ E = TypeVar("E")
 
 
 class Subscription(Uncopied, Generic[E]):
-    """One subscriber of a stream: an iterator over its events, from when it was made.
+    """A subscriber of a stream: an iterator over its events.
 
-    Made by ``ChatCompletionStream.subscribe()``. It may be used as it is or with ``async with``.
-    Close it when you no longer want it. One that is merely dropped stops blocking the stream when
-    Python finalises it.
+    Made by ``ChatCompletionStream.subscribe()``. Close it when you no longer want it, or use it as
+    an ``async with`` block. If you merely drop it, it blocks the stream until Python finalises it.
 
-    Several tasks may iterate it; each event goes to exactly one of them and none is lost, also
-    when one of them is cancelled. When the stream has ended, iteration gives what is still
-    buffered. Then it ends, or raises the stream's error (see ``ChatCompletionStream``).
+    Several tasks may iterate over it. Each event goes to exactly one of them, and cancelling a task
+    loses none. When the stream has ended, iteration yields the events that are still buffered. Then
+    it ends, or raises the stream's error (see ``ChatCompletionStream``).
 
     Raises:
-        ConsumerLagError: This subscriber was too slow, and was made with ``on_full="fail"``.
+        ConsumerLagError: The subscriber was too slow, and was made with ``on_full="fail"``.
     """
 
     _copy_instead = "Its events can be, and subscribe() makes another one."

@@ -38,16 +38,16 @@ DEFAULT_LIMIT: Final = 8
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one tool call.
+    """The result of a tool call.
 
     Attributes:
-        index: Which of the choice's calls it answers.
+        index: The position of the call among those of its choice.
         name: The function that the model called.
-        tool_call_id: The call's id; "" if the server gave none.
-        arguments: What the model called it with, JSON text.
+        tool_call_id: The ID of the call; "" if the server sent none.
+        arguments: The arguments of the call, as JSON text.
         value: What the function returned; None if it failed.
-        error: Why there is no such value, or no JSON form of it.
-        content: What is sent to the model: text as it is, other values as JSON; or the error.
+        error: Why there is no value, or why it has no JSON form.
+        content: What is sent to the model: a text as it is, another value as JSON, or the error.
     """
 
     index: int
@@ -252,14 +252,15 @@ class ToolRunner(Changing):
 
 
 class ToolRuns(Uncopied):
-    """The tool calls of a stream, running. Made by ``ChatCompletionStream.run_tools()``.
+    """The tool calls of a stream. Made by ``ChatCompletionStream.run_tools()``, which runs them.
 
-    ``results()`` and ``messages()`` wait for the end of the stream and of all calls. They may be
-    called again and again, from several tasks, and after the block.
+    ``results()`` and ``messages()`` wait for the end of the stream and of all calls. You can call
+    them several times, from several tasks, and after the block. They raise the stream's error, if
+    it failed.
 
     Raises:
         StreamClosedError: The stream was left or closed before its answer was complete, or before
-            all calls had ended; else whatever the stream ended with.
+            all calls had ended.
     """
 
     __slots__ = ("_runner",)
@@ -273,28 +274,28 @@ class ToolRuns(Uncopied):
         return repr(self._runner)
 
     async def results(self, choice_index: int = 0) -> list[ToolResult]:
-        """What came of each of a choice's calls, in the order of the calls.
+        """Return the results of a choice's calls, in the order of the calls.
 
-        Waits for the end of the stream and of all calls. What the calling task itself has left
-        unread of the stream's events is dropped, since nobody else would take it.
+        This waits for the end of the stream and of all calls. If the calling task has iterated over
+        the stream, the events that it has not read are discarded, since nobody else would.
         """
         await self._runner.until_done()
         return self.results_so_far(choice_index)
 
     async def messages(self, choice_index: int = 0) -> list[Message]:
-        """The same as ``tool`` messages, to stand behind the assistant's in the next request."""
+        """Return the results as ``tool`` messages. They follow the message with the calls."""
         return [result.message() for result in await self.results(choice_index)]
 
     def results_so_far(self, choice_index: int = 0) -> list[ToolResult]:
-        """What came of the calls that have ended by now, in the order of the calls."""
+        """Return the results of the calls that have ended so far, in the order of the calls."""
         mine = [result for choice, result in self._runner.results if choice == choice_index]
         return sorted(mine, key=lambda result: result.index)
 
     async def results_after(self, count: int) -> list[ToolResult]:
-        """All results but the first ``count``, of all choices and in the order of their ends.
+        """Return all results but the first ``count``, of all choices, in the order of their ends.
 
-        Waits until there is one more; empty if there will be none. Unlike ``results()`` it drops no
-        events and raises nothing.
+        This waits until there is one. The list is empty if there will be none. Unlike
+        ``results()``, it discards no events and raises nothing.
         """
         await self._runner.until_more(count)
         return [result for _, result in self._runner.results[count:]]

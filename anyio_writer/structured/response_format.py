@@ -37,11 +37,11 @@ _WRAPPER: Final = msgspec_reader(msgspec.json.Decoder(_Wrapped))
 
 
 class ResponseType(Generic[T]):
-    """A type as the format of an answer. A ``ValueReader``.
+    """A type as a response format. Made by ``response_type_of``. It is a ``ValueReader``.
 
     Attributes:
         type: The type.
-        param: The request's ``response_format``.
+        param: The ``response_format`` of the request, in the API's own form.
     """
 
     __slots__ = (
@@ -77,14 +77,14 @@ class ResponseType(Generic[T]):
         return response_type_of, (self.type,)  # decoders cannot be pickled, types can
 
     def decode(self, text: str) -> T:
-        """The value of an answer that is whole.
+        """Decode a complete answer.
 
-        A code fence around the JSON, and ``<think>`` before it, are left out if nothing else is
-        there.
+        A code fence around the JSON, and a ``<think>`` block before it, are ignored if there is
+        nothing else.
 
         Raises:
-            ValueMismatchError: The text does not fit the type; its ``text`` and ``path`` are
-                those of the value, without the object around it.
+            ValueMismatchError: The text does not fit the type. ``text`` and ``path`` refer to the
+                value, without the object that wraps it.
         """
         text = unwrapped(text, is_whole=True)
         if self._is_wrapped:
@@ -94,7 +94,10 @@ class ResponseType(Generic[T]):
         return value
 
     def partial(self, text: str) -> Any:
-        """The values in the start of an answer; None before the first. Never raises."""
+        """Decode the part of an incomplete answer that is certain; None if there is none yet.
+
+        Never raises.
+        """
         value = partial_value(unwrapped(text, is_whole=False))
         if not self._is_wrapped:
             return value
@@ -110,13 +113,14 @@ def response_type_of(tp: object) -> ResponseType[Any]: ...
 
 
 def response_type_of(tp: Any) -> ResponseType[Any]:
-    """The response format of a type, the same one each time unless the type cannot be hashed.
+    """Return the response format of a type. It is cached, unless the type cannot be hashed.
 
     Args:
-        tp: As for ``codec_of``.
+        tp: A type, as for the ``response_format`` of ``open_chat_stream``.
 
     Raises:
-        TypeError: A strict schema cannot describe it, or no library reads it; names the field.
+        TypeError: A strict schema cannot describe the type, or no library can read it. The message
+            names the field.
     """
     try:
         hash(tp)

@@ -33,14 +33,14 @@ _ADVICE: Final = "call it again with arguments that fit, not with"  # read by th
 
 
 class FunctionTool(Generic[P, R]):
-    """A function that the model may call. Made by ``function_tool``; call it like the function.
+    """A function that the model may call. Made by ``function_tool``. Call it like the function.
 
     Attributes:
-        name: What the model calls it.
-        description: What the model reads about it; may be empty.
-        arguments_type: A frozen struct of the arguments, a field for each parameter.
-        is_async: Whether its calls have to be awaited.
-        strict: What is sent as ``strict``; None sends nothing.
+        name: The name that the model sees.
+        description: The description that the model sees; may be empty.
+        arguments_type: A frozen struct with a field for each parameter.
+        is_async: Whether a call returns an awaitable.
+        strict: The value that is sent as ``strict``; None sends none.
     """
 
     __name__: str
@@ -102,7 +102,7 @@ class FunctionTool(Generic[P, R]):
         return f"<{type(self).__name__} {self.name}({fields})>"
 
     def to_param(self) -> dict[str, Any]:
-        """The tool in the API's own form, for ``tools``."""
+        """Return the tool in the API's own form, for ``tools``."""
         function: dict[str, Any] = {"name": self.name}
         if self.description:
             function["description"] = self.description
@@ -112,13 +112,13 @@ class FunctionTool(Generic[P, R]):
         return {"type": "function", "function": function}
 
     def decode(self, text: str) -> msgspec.Struct:
-        """The arguments of a call, as ``arguments_type``.
+        """Decode the arguments of a call, as an ``arguments_type``.
 
-        Some models write nothing or null where they give no arguments, and some the object's JSON
-        as a JSON string; both are accepted. Parameters that are left out get their defaults.
+        An empty text or null means no arguments, and JSON inside a JSON string is accepted, because
+        some models write that. Parameters that are left out get their defaults.
 
         Raises:
-            ValueMismatchError: They do not fit the parameters.
+            ValueMismatchError: The arguments do not fit the parameters.
         """
         decoded = self._codec.decode(object_text(text))
         if isinstance(decoded, self.arguments_type):
@@ -127,14 +127,17 @@ class FunctionTool(Generic[P, R]):
         return self.arguments_type(**{name: getattr(decoded, name) for name in names})
 
     def partial(self, text: str) -> Any:
-        """The arguments of a call so far, as a dict; see ``partial_value``."""
+        """Decode the part of incomplete arguments that is certain, as a dictionary.
+
+        Returns None if nothing is certain yet. Never raises.
+        """
         value = partial_value(text)
         while isinstance(value, str):  # JSON in a JSON string
             value = partial_value(value)
         return value if is_object(value) else None
 
     def bind(self, arguments: msgspec.Struct) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Decoded arguments as those of a call: ``args, kwargs = tool.bind(...)``."""
+        """Turn decoded arguments into those of a call: ``args, kwargs = tool.bind(arguments)``."""
         return (
             tuple(getattr(arguments, name) for name in self._by_position),
             {name: getattr(arguments, name) for name in self._by_name},
@@ -166,7 +169,7 @@ def function_tool(
     description: str | None = None,
     strict: bool | None = None,
 ) -> Any:
-    """Make a function a tool of the model's.
+    """Turn a function into a tool that the model may call.
 
     ::
 
@@ -175,21 +178,24 @@ def function_tool(
             \"\"\"The temperature right now.\"\"\"
 
     The annotations become a strict JSON schema, so every parameter needs one. The docstring
-    describes the function and, in the style of Google, numpy or reST, its parameters;
-    ``Annotated[str, msgspec.Meta(description=...)]`` goes before the docstring.
+    describes the function and its parameters, in the style of Google, numpy or reST. A description
+    in ``Annotated[str, msgspec.Meta(description=...)]`` takes precedence.
 
     Args:
         function: Any function, method or object with ``__call__``, ``async`` or not, or a
-            ``functools.partial`` of one: the model does not see what is fixed there.
-        name: What the model calls it; the function's own name by default.
-        description: What the model reads; the docstring without its sections by default.
-        strict: Sent as ``strict``, which not every server knows; by default it is not sent.
+            ``functools.partial`` of one. The model does not see the arguments that a ``partial``
+            fixes.
+        name: The name that the model sees; by default that of the function.
+        description: The description that the model sees; by default the docstring without its
+            sections.
+        strict: The value to send as ``strict``. By default none is sent, because not every server
+            knows it.
 
     Raises:
-        TypeError: An option has the wrong type, or the function cannot be a tool: a parameter has
-            no annotation, or one that cannot be resolved or described in a strict schema;
-            ``*args`` and ``**kwargs``; a generator; a lambda without ``name``. The message names
-            function and parameter.
+        TypeError: An option has the wrong type, or the function cannot be a tool: it has ``*args``
+            or ``**kwargs``, a parameter without an annotation, or one whose annotation cannot be
+            resolved or described in a strict schema; or it is a generator, or a lambda without
+            ``name``. The message names the function and the parameter.
     """
     make: Any = partial(FunctionTool, name=name, description=description, strict=strict)
     return make if function is None else make(function)

@@ -35,20 +35,20 @@ _logger: Final = logging.getLogger("anyio_writer")
 # above this module.
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Observation:
-    """Something that happened. Its class tells what."""
+    """Something that happened. The class says what."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class RequestPrepared(Observation):
-    """A request goes out, for the first time or again.
+    """A request is about to be sent, for the first time or again.
 
     Attributes:
-        stream: Whose request it is.
-        attempt: Which attempt, from 1.
-        url: Where it goes, without query and password.
-        content: Its body, JSON as it is sent.
-        headers: Empty; what is put in is added to the request. Headers that it has already stay as
-            they are.
+        stream: The stream that sends the request.
+        attempt: The number of the attempt, from 1.
+        url: Where the request goes, without query and password.
+        content: The body of the request, as JSON text.
+        headers: An empty dictionary. Headers that you put into it are added to the request. They
+            do not replace headers that the request already has.
     """
 
     stream: ChatCompletionStream[Any]
@@ -65,11 +65,11 @@ class RequestPrepared(Observation):
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class HeadersReceived(Observation):
-    """The headers of a response came, whatever its status.
+    """The headers of a response arrived, whatever its status.
 
     Attributes:
-        stream: Whose response it is.
-        response: Status and headers; its body is for the stream alone to read.
+        stream: The stream that sent the request.
+        response: The response, for its status and headers. Do not read its body.
     """
 
     stream: ChatCompletionStream[Any]
@@ -81,11 +81,12 @@ class AttemptFailed(Observation):
     """A request failed before its answer began.
 
     Attributes:
-        stream: Whose request it was.
-        attempt: Which attempt, from 1.
-        error: Why.
-        wait: After how many seconds it is sent again: at once if a kept connection turned out to
-            be closed. None if it is not sent again; the stream then ends with ``error``.
+        stream: The stream that sent the request.
+        attempt: The number of the attempt, from 1.
+        error: Why it failed.
+        wait: After how many seconds the request is sent again. This is 0 if a kept-alive
+            connection turned out to be closed. None if it is not sent again; the stream then ends
+            with ``error``.
     """
 
     stream: ChatCompletionStream[Any]
@@ -96,11 +97,11 @@ class AttemptFailed(Observation):
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ContentStarted(Observation):
-    """The first content came.
+    """The first content arrived.
 
     Attributes:
-        stream: Of which stream.
-        seconds: Since the request was first sent.
+        stream: The stream.
+        seconds: The time since the request was first sent.
     """
 
     stream: ChatCompletionStream[Any]
@@ -109,13 +110,13 @@ class ContentStarted(Observation):
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class BatchReceived(Observation):
-    """Chunks came, as many as one read brought.
+    """One read brought one or more chunks.
 
     Attributes:
-        stream: Of which stream.
-        seconds: Since the request was first sent.
-        chunk_count: How many.
-        events: The events of these. None are made, and none are here, while nobody subscribes.
+        stream: The stream.
+        seconds: The time since the request was first sent.
+        chunk_count: How many chunks there were.
+        events: Their events. Empty while the stream has no subscriber, because then none are made.
     """
 
     stream: ChatCompletionStream[Any]
@@ -126,10 +127,10 @@ class BatchReceived(Observation):
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ToolStarted(Observation):
-    """A tool is called. Observers are called in the tool's own task, in which it then runs.
+    """A tool is about to run. Observers are called in the task in which it runs.
 
     Attributes:
-        stream: Which stream has the call.
+        stream: The stream with the call.
         call: The call.
     """
 
@@ -139,13 +140,13 @@ class ToolStarted(Observation):
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ToolEnded(Observation):
-    """A tool has ended, one way or another. Observers are called in its own task, too.
+    """A tool has ended, for whatever reason. Observers are called in the task in which it ran.
 
     Attributes:
-        stream: Which stream has the call.
+        stream: The stream with the call.
         call: The call.
-        result: What came of it; None if it was cancelled, or failed and was to raise.
-        error: Why it failed, or what cancelled it.
+        result: The result; None if the tool was cancelled, or failed under ``on_error="raise"``.
+        error: Why it failed, or the exception that cancelled it.
     """
 
     stream: ChatCompletionStream[Any]
@@ -156,13 +157,13 @@ class ToolEnded(Observation):
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class StreamEnded(Observation):
-    """It is known how a stream ended. Nothing but the ends of its tools comes after this.
+    """A stream has ended. Only the ends of its tools may follow.
 
     Attributes:
-        stream: Which stream.
-        outcome: How.
-        error: What it ended with; None if the answer is complete.
-        timings: When what happened.
+        stream: The stream.
+        outcome: How it ended.
+        error: The error that ended it; None if the answer is complete.
+        timings: When things happened.
     """
 
     stream: ChatCompletionStream[Any]
@@ -172,7 +173,7 @@ class StreamEnded(Observation):
 
     @property
     def completion(self) -> ParsedChatCompletion[Any]:
-        """What had arrived; without choices if nothing had."""
+        """What had arrived. It has no choices if nothing had."""
         return self.stream.current_completion_snapshot
 
     @property
@@ -183,10 +184,10 @@ class StreamEnded(Observation):
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ConversationStarted(Observation):
-    """A conversation was entered; its streams and tools come after this.
+    """A conversation was entered. Its streams and tools follow.
 
     Attributes:
-        conversation: Which.
+        conversation: The conversation.
     """
 
     conversation: Conversation[Any]
@@ -194,12 +195,12 @@ class ConversationStarted(Observation):
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ConversationEnded(Observation):
-    """It is known how a conversation ended.
+    """A conversation has ended.
 
     Attributes:
-        conversation: Which.
-        outcome: How.
-        error: What it ended with; None if the model has answered.
+        conversation: The conversation.
+        outcome: How it ended.
+        error: The error that ended it; None if the model has answered.
     """
 
     conversation: Conversation[Any]
@@ -208,45 +209,45 @@ class ConversationEnded(Observation):
 
 
 class StreamObserver:
-    """Is notified of what streams do: subclass it, and override the methods that you need.
+    """Is notified of what streams do. Subclass it, and override the methods that you need.
 
-    Any object will do that has one of these methods. They are plain functions, called in the task
-    of the stream (the tools' in the tools' tasks), so they must not block. What they raise is
-    logged, once for each kind of exception, and does the stream no harm. One observer may serve any
-    number of streams at once; ``observed.stream`` tells them apart.
+    Any object that has one of these methods will do, too. The methods are plain functions, called
+    in the task of the stream, or in that of the tool. So they must not block. Their exceptions are
+    logged, once for each kind, and do not affect the stream. One observer may serve any number of
+    streams at once. ``observed.stream`` tells them apart.
 
-    For each stream that was entered, ``stream_ended`` is called once.
+    ``stream_ended`` is called once for each stream that was entered.
     """
 
     def request_prepared(self, observed: RequestPrepared) -> None:
-        """A request goes out; may add headers to it."""
+        """A request is about to be sent. You can add headers to it."""
 
     def headers_received(self, observed: HeadersReceived) -> None:
-        """The headers of a response came."""
+        """The headers of a response arrived."""
 
     def attempt_failed(self, observed: AttemptFailed) -> None:
         """A request failed before its answer began, and may be sent again."""
 
     def content_started(self, observed: ContentStarted) -> None:
-        """The first content came."""
+        """The first content arrived."""
 
     def batch_received(self, observed: BatchReceived) -> None:
-        """Chunks came. This is called for each read, so it has to be quick."""
+        """Chunks arrived. This is called for each read, so it has to be quick."""
 
     def tool_started(self, observed: ToolStarted) -> None:
-        """A tool is called."""
+        """A tool is about to run."""
 
     def tool_ended(self, observed: ToolEnded) -> None:
         """A tool has ended."""
 
     def stream_ended(self, observed: StreamEnded) -> None:
-        """It is known how a stream ended."""
+        """A stream has ended."""
 
     def conversation_started(self, observed: ConversationStarted) -> None:
         """A conversation was entered."""
 
     def conversation_ended(self, observed: ConversationEnded) -> None:
-        """It is known how a conversation ended."""
+        """A conversation has ended."""
 
 
 ObserverArgument: TypeAlias = "StreamObserver | Iterable[StreamObserver] | None"

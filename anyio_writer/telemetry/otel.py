@@ -122,21 +122,20 @@ class OpenTelemetryObserver(StreamObserver):
 
         writer = AsyncWriter(observer=OpenTelemetryObserver())
 
-    The names are those of the GenAI conventions, release v0.1.0. Each stream with a request has a
-    client span, from its first request to its end. While it runs, this span is current in the
-    stream's task, so the spans of an instrumented httpx are its children, and the trace context
-    goes out with the request. A stream over bytes from elsewhere is no inference, so it has no
-    span.
+    The names are those of OpenTelemetry's GenAI conventions, release v0.1.0. Each stream with a
+    request has a client span, from its first request to its end. This span is current in the
+    stream's task. So the spans of an instrumented httpx are its children, and the request carries
+    the trace context. A stream from ``chat_stream_from`` has no span.
 
     One observer may serve any number of streams, in any number of event loops.
 
     Args:
-        tracer_provider: Where spans go; by default the global one.
-        meter_provider: Where metrics go; by default the global one.
-        capture_content: Whether messages, answers, tools and their arguments and results are
-            attributes of spans. By default this is what the environment's
-            ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` says, and otherwise False.
-        provider: Whose API it is, for ``gen_ai.provider.name``.
+        tracer_provider: Where spans go; by default the global provider.
+        meter_provider: Where metrics go; by default the global provider.
+        capture_content: Whether spans have messages, answers, tools, and the arguments and results
+            of tools as attributes. By default the environment variable
+            ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` decides, or else False.
+        provider: The provider of the API, for ``gen_ai.provider.name``.
     """
 
     def __init__(

@@ -6,26 +6,26 @@ import msgspec
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """When what happened, in seconds since the request was first sent; None for what has not.
+    """When things happened, in seconds since the request was first sent; None if they have not.
 
-    The times are those of the event loop's clock, which is monotonic. A stream over bytes from
-    elsewhere counts from when it was opened; it has no request and no headers.
+    The times come from the event loop's clock, which is monotonic. The times of a stream without a
+    request (``chat_stream_from``) count from when it was opened; it has no headers.
 
     Attributes:
         started_at: When the request was first sent, in seconds since 1970.
-        request_sent: When it was sent for the last time: 0, unless it had to be sent again.
-        headers: When the headers of the response to that came.
-        first_chunk: When the first chunk came.
-        first_content: When the first content came. Content is what the time limit of this name
-            waits for: text, reasoning, a refusal, a tool call, a finish reason. Keep-alives and
-            empty chunks are not content.
-        last_content: When the last content came.
-        ended: When it was known how the stream ended. What it ended with may have been read
-            before that, if a subscriber was slow.
+        request_sent: When the request was last sent. This is 0 unless it was sent again.
+        headers: When the headers of the response arrived.
+        first_chunk: When the first chunk arrived.
+        first_content: When the first content arrived: text, reasoning, a refusal, a tool call or a
+            finish reason. ``Timeouts.first_content`` limits this time. Keep-alives and empty
+            chunks are not content.
+        last_content: When the last content arrived.
+        ended: When the stream ended. If a subscriber was slow, the last bytes may have arrived
+            earlier.
         attempts: How often the request was sent.
-        chunk_count: How many chunks came.
-        bytes_received: How many bytes of the body came.
-        completion_tokens: How many tokens the model generated, if the server has said so.
+        chunk_count: How many chunks arrived.
+        bytes_received: How many bytes of the body arrived.
+        completion_tokens: How many tokens the model generated, if the server reported it.
     """
 
     started_at: float | None = None
@@ -41,10 +41,10 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int | None = None
 
     def tokens_per_second(self) -> float | None:
-        """How fast the model wrote: its tokens over the time from the first content to the last.
+        """The speed of the model: its tokens, divided by the time from first to last content.
 
         None while the token count is unknown (``stream_options={"include_usage": True}`` asks for
-        it), and where all content came at once.
+        it), or if all content arrived at once.
         """
         if self.completion_tokens is None or self.first_content is None:
             return None

@@ -100,14 +100,14 @@ class _Writer:
 
 
 def tokens(text: str, pattern: str = TOKEN_PATTERN) -> list[str]:
-    """Cut a text into word-like pieces that keep their spaces.
+    """Split a text into tokens: pieces of words, with the spaces before them.
 
     Args:
         text: Any text.
-        pattern: A regular expression; each match is a token.
+        pattern: A regular expression. Each match is a token.
 
     Returns:
-        Tokens that, joined, are the text.
+        The tokens. Joined, they are the text.
 
     Raises:
         ValueError: The pattern leaves out part of the text.
@@ -129,19 +129,19 @@ def writer_chunks(
     token_pattern: str = TOKEN_PATTERN,
     seed: int = 0,
 ) -> list[Chunk]:
-    """Write the chunks of an answer in text.
+    """Make the chunks of a text answer, as Writer's API sends them.
 
     Args:
-        text: The text, or one text per choice. The choices alternate, one per chunk.
-        model: The name that the chunks carry.
-        finish_reason: The reason in each choice's last chunk.
-        logprobs: Whether every token comes with a (synthetic) log probability.
-        usage: Whether a chunk without choices, holding the usage, ends the list.
+        text: The text, or one text for each choice. The choices take turns, chunk by chunk.
+        model: The model's name in the chunks.
+        finish_reason: The finish reason in the last chunk of each choice.
+        logprobs: Whether each token has a (synthetic) log probability.
+        usage: Whether a last chunk without choices has the usage.
         token_pattern: What a token is, as in `tokens`.
-        seed: Where the ids come from; the same arguments give the same chunks.
+        seed: The seed for the IDs. The same arguments make the same chunks.
 
     Returns:
-        Chunks: per choice one without content, one per token, one with the reason.
+        For each choice a chunk without content, one for each token, and one with the finish reason.
 
     Raises:
         ValueError: The pattern leaves out part of a text.
@@ -176,19 +176,19 @@ def tool_call_chunks(
     usage: bool = False,
     seed: int = 0,
 ) -> list[Chunk]:
-    """Write the chunks of an answer that calls tools.
+    """Make the chunks of an answer that calls tools, as Writer's API sends them.
 
     Args:
-        calls: Name and arguments (JSON, or any text to be sent in its place) of each call.
-        pieces: Into how many chunks the arguments of a call are cut, if long enough.
-        text: What the model says before it calls.
-        model: The name that the chunks carry.
-        usage: Whether a chunk without choices, holding the usage, ends the list.
-        seed: Where the ids come from; the same arguments give the same chunks.
+        calls: The name and the arguments of each call. The arguments are JSON, or any other text.
+        pieces: Into how many chunks the arguments of a call are cut, if they are long enough.
+        text: What the model says before the calls.
+        model: The model's name in the chunks.
+        usage: Whether a last chunk without choices has the usage.
+        seed: The seed for the IDs. The same arguments make the same chunks.
 
     Returns:
-        Chunks: one without content, one per token of the text, then per call one that
-        opens it and those with its arguments. The last piece also has the finish reason.
+        A chunk without content and one for each token of the text; for each call, one that opens it
+        and those with its arguments. The last of these also has the finish reason.
     """
     writer = _Writer(model=model, source=random.Random(seed))  # no secret
     said = [_Piece(), *(_Piece(content=token) for token in tokens(text))]

@@ -28,23 +28,23 @@ def dumps(value: object) -> str:
 
 
 def sse_event(payload: Mapping[str, object] | str) -> bytes:
-    """Frame one payload: ``data: <payload>`` and a blank line.
+    """Make a server-sent event: ``data: <payload>`` and a blank line.
 
     Args:
-        payload: What is dumped as JSON, or a string that is sent as it is.
+        payload: A dictionary, which is written as JSON, or a string, which is used as it is.
     """
     text = payload if isinstance(payload, str) else dumps(payload)
     return f"data: {text}\n\n".encode()
 
 
 def error_frame(kind: ErrorKind, message: str = "the model has failed") -> bytes:
-    r"""Frame an error as it comes inside a stream whose status was 200.
+    r"""Make an event that reports an error in the middle of a stream.
 
     Args:
-        kind: ``writer`` is an object with ``tpe`` and ``errors``; ``openai`` an object
-            and ``string`` a string under ``error``; ``object`` an object that calls
-            itself ``"object":"error"``; ``field`` a line ``error: {...}`` in place of
-            ``data:``; ``event`` an event of the name ``error``.
+        kind: The form of the error. ``writer`` is an object with ``tpe`` and ``errors``. ``openai``
+            is an object under the key ``error``, and ``string`` a string under that key.
+            ``object`` is an object with ``"object":"error"``. ``field`` is a line ``error: {...}``
+            instead of ``data:``. ``event`` is an event named ``error``.
         message: The message for people.
     """
     return (_ERROR_FRAMES[kind] % dumps(message)).encode()
@@ -61,17 +61,17 @@ def reason(status: int) -> str:
 def writer_error(
     status: int, description: str | None = None, *, tpe: str | None = None, key: str | None = None
 ) -> dict[str, object]:
-    """Write the body of an error response as the API does.
+    """Make the body of an error response, as the API sends it.
 
     Args:
-        status: The HTTP status; the other fields default to what goes with it.
+        status: The HTTP status. It determines the defaults of the other arguments.
         description: The message for people.
         tpe: The kind of error, such as ``TooManyRequests``.
-        key: Its finer kind, such as ``fail.tooManyRequests``.
+        key: The key of the error, such as ``fail.tooManyRequests``.
 
     Returns:
-        A dictionary with ``tpe``, ``extras``, and ``errors``: a list of one dictionary with
-        ``description``, ``key`` and ``extras``.
+        A dictionary with ``tpe``, ``extras`` and ``errors``. The latter is a list of one dictionary
+        with ``description``, ``key`` and ``extras``.
     """
     phrase = reason(status)
     name = phrase.title().replace(" ", "")

@@ -13,11 +13,11 @@ class RecordedConnection:
     """One accepted connection.
 
     Attributes:
-        requests: How many whole requests arrived on it.
-        peer_left: When the server noticed that the peer had left, in seconds of
-            `anyio.current_time` in the server's event loop. A peer that shuts down only its
-            sending half counts, too.
-        closed_at: When the server closed it, on the same clock.
+        requests: How many complete requests arrived on it.
+        peer_left: When the server noticed that the client had left, as a time of
+            `anyio.current_time` in the server's event loop. A client that shuts down only its
+            sending half counts as well.
+        closed_at: When the server closed the connection, on the same clock.
     """
 
     requests: int = 0
@@ -26,24 +26,23 @@ class RecordedConnection:
 
     @property
     def closed(self) -> bool:
-        """Whether it is over, no matter which side ended it."""
+        """Whether the connection has ended, whichever side ended it."""
         return self.closed_at is not None
 
 
 @dataclass(eq=False, kw_only=True)
 class RecordedRequest:
-    """One request that arrived whole.
+    """A request that arrived completely.
 
     Attributes:
         method: The method, such as ``POST``.
-        target: Path and query as they were sent.
+        target: The path and the query, as they were sent.
         headers: Names (lower case) and values, in order.
         http_version: The version of HTTP, such as ``1.1``.
-        body: Without its framing; empty once the server has forgotten it.
-        body_kept: Whether ``body`` is still there. A server keeps only so many bytes of bodies.
-        connection: The connection it came on.
-        answered: Whether the reply was played to its end: all of it, terminator included,
-            was handed to the network.
+        body: The body, without its framing. Empty if the server has dropped it.
+        body_kept: Whether the server still has the body. It keeps ``max_body_bytes`` of bodies.
+        connection: The connection that it arrived on.
+        answered: Whether the whole reply was handed to the network, terminator included.
     """
 
     method: str

@@ -37,18 +37,19 @@ def text_reply(
     token_pattern: str = TOKEN_PATTERN,
     **fields: Unpack[ReplyFields],
 ) -> ReplyBuilder:
-    """Answer with a text, one token per chunk.
+    """Answer with a text, one token per chunk. The answer is always a stream.
 
-    Arguments that are None follow the request. The answer is always a stream.
+    Arguments that are None follow the request.
 
     Args:
-        text: The text (of each of the ``n`` choices asked for), or one text per choice.
-        model: The name that the chunks carry.
-        finish_reason: The reason in each choice's last chunk.
-        logprobs: Whether every token comes with its log probability.
-        usage: Whether a chunk with the usage comes last.
+        text: The text for each of the ``n`` choices of the request, or one text for each choice.
+        model: The model's name in the chunks.
+        finish_reason: The finish reason in the last chunk of each choice.
+        logprobs: Whether each token has a log probability.
+        usage: Whether a last chunk has the usage.
         done: Whether the stream ends with ``data: [DONE]``.
-        token_pattern: What a token is: a regular expression that matches all of the text.
+        token_pattern: A regular expression. Each match is a token, and together they must be the
+            whole text.
         **fields: Further fields of the `Reply`, such as ``pace``.
     """
 
@@ -77,16 +78,16 @@ def tool_call_reply(
     done: bool = False,
     **fields: Unpack[ReplyFields],
 ) -> ReplyBuilder:
-    """Answer with tool calls.
+    """Answer with tool calls. The answer is always a stream.
 
-    Arguments that are None follow the request. The answer is always a stream.
+    Arguments that are None follow the request.
 
     Args:
-        calls: Name and arguments (JSON) of each call.
-        pieces: Into how many chunks the arguments of a call are cut, if long enough.
-        text: What the model says before it calls.
-        model: The name that the chunks carry.
-        usage: Whether a chunk with the usage comes last.
+        calls: The name and the arguments (as JSON text) of each call.
+        pieces: Into how many chunks the arguments of a call are cut, if they are long enough.
+        text: What the model says before the calls.
+        model: The model's name in the chunks.
+        usage: Whether a last chunk has the usage.
         done: Whether the stream ends with ``data: [DONE]``.
         **fields: Further fields of the `Reply`, such as ``pace``.
     """
@@ -114,9 +115,9 @@ def chunks_reply(
     """Answer with these chunks, one event and one write each.
 
     Args:
-        chunks: An object is dumped as the JSON of one ``data:`` event; a string is the
-            payload of one, as it is; bytes (such as an `error_frame`) are sent as they
-            are, without ``data:``; steps happen where they stand.
+        chunks: A dictionary is sent as the JSON of a ``data:`` event, and a string as the data of
+            one. Bytes, such as an `error_frame`, are sent as they are, without ``data:``. Steps
+            happen at their place.
         done: Whether the stream ends with ``data: [DONE]``.
         **fields: Further fields of the `Reply`, such as ``cut_after``.
     """
@@ -135,8 +136,8 @@ def error_reply(
 
     Args:
         status: The HTTP status.
-        body: An object, sent as JSON; a string, sent as plain text; None means what
-            the API would send, see `writer_error`.
+        body: A dictionary is sent as JSON, a string as plain text. None sends what the API would
+            send, see `writer_error`.
         **fields: Further fields of the `Reply`, such as ``headers``.
     """
     if isinstance(body, str):

@@ -12,16 +12,16 @@ from .threadsafe import ThreadsafeEvent
 
 @dataclass(frozen=True)
 class Sleep:
-    """Do nothing for so many seconds."""
+    """Wait for a number of seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Hold:
-    """Wait for the event before going on.
+    """Wait for an event before going on.
 
-    It takes a `ThreadsafeEvent` if the server runs in a thread, as with ``with ChatServer(...)``.
+    If the server runs in a thread (``with ChatServer(...)``), use a `ThreadsafeEvent`.
     """
 
     event: anyio.Event | ThreadsafeEvent
@@ -31,7 +31,7 @@ class Hold:
 class Cut:
     """Close the connection now (FIN), even if the reply is not complete.
 
-    The connection counts as closed once the peer has closed its side, too.
+    The connection counts as closed when the client has closed its side, too.
     """
 
 
@@ -42,12 +42,12 @@ class Reset:
 
 @dataclass(frozen=True)
 class Stall:
-    """Send nothing more until the peer leaves."""
+    """Send nothing more, and keep the connection open until the client closes it."""
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Write bytes past the HTTP framing."""
+    """Write bytes to the socket as they are, without HTTP framing."""
 
     data: bytes
 
@@ -64,7 +64,7 @@ _WBITS: Final[Mapping[Encoding, int]] = {  # how zlib names the two formats
 
 
 class ReplyFields(TypedDict, total=False):
-    """The fields of `Reply` that the functions that make replies pass on."""
+    """The fields of `Reply` that ``text_reply`` and the like accept as keyword arguments."""
 
     headers: Headers
     headers_delay: float
@@ -84,31 +84,31 @@ class ReplyFields(TypedDict, total=False):
 class Reply:
     """One response, and what goes wrong with it.
 
-    The faults that come after a number of bytes come at the latest where the body ends,
-    in front of its terminator; 0 means right after the headers.
+    Faults after a number of bytes happen at the end of the body at the latest, before its
+    terminator. 0 means right after the headers.
 
     Attributes:
         status: The HTTP status, 200 or above.
-        headers: Added to ``content-type: text/event-stream``, ``x-request-id: req-<n>``
-            (n: the position in ``ChatServer.requests``) and what framing and encoding
-            need. A header given here replaces one of these; None leaves it out.
-        body: The pieces, each one HTTP chunk and one write to the socket, with steps
-            among them; plain bytes are one piece. An iterator can be played only once.
+        headers: Added to ``content-type: text/event-stream``, ``x-request-id: req-<n>`` (n is the
+            position in ``ChatServer.requests``), and what framing and encoding need. A header
+            given here replaces one of these. None leaves it out.
+        body: The pieces, with steps between them. Each piece is one HTTP chunk and one write to the
+            socket. Plain bytes are one piece. An iterator can be used only once.
         headers_delay: Seconds until the headers are sent.
         headers_hold: An event to wait for before the headers are sent, as in `Hold`.
-        framing: How the peer learns where the body ends: ``chunked``, ``length``
-            (content-length), or ``close`` (by the end of the connection). ``none``
-            leaves out the headers, too: the pieces are all that is written.
-        encoding: Compresses the pieces.
-        flush_pieces: Whether each piece leaves the compressor at once. If not, most of
-            them wait there for the end.
+        framing: How the client learns where the body ends: ``chunked``, ``length``
+            (content-length), or ``close`` (by the end of the connection). ``none`` writes only the
+            pieces, and no headers.
+        encoding: How the pieces are compressed.
+        flush_pieces: Whether each piece leaves the compressor at once. If not, most of them are
+            sent only at the end.
         pace: Seconds between two pieces.
         terminator_delay: Seconds between the body and its terminator.
-        cut_after: Body bytes (as sent, framing not counted) until `Cut`.
-        reset_after: The same until `Reset`.
-        stall_after: The same until `Stall`.
-        never_end: Send the whole body, but neither terminator nor close until the peer
-            leaves.
+        cut_after: After how many bytes of the body to `Cut`. Framing does not count.
+        reset_after: After how many bytes of the body to `Reset`.
+        stall_after: After how many bytes of the body to `Stall`.
+        never_end: Send the whole body, but no terminator, and keep the connection open until the
+            client closes it.
     """
 
     status: int = 200

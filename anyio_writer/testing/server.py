@@ -31,44 +31,42 @@ _ACCEPT_PAUSE: Final = 0.1  # seconds until accept() is tried again after it fai
 class ChatServer:
     """A server that answers chat requests with scripted replies.
 
-    A context manager, to be entered once; the server runs while its body does::
+    Enter it once, with ``async with``. The server runs as long as the block::
 
         async with ChatServer(text_reply("Hello"), error_reply(503)) as server:
             ...  # send POST requests to server.url
 
-    A plain ``with`` runs the server in a thread, with an event loop of its own. Use it where
-    there is no event loop yet or where somebody else owns it: in fixtures of any test framework,
-    in notebooks, in scripts::
+    A plain ``with`` runs the server in a thread, with an event loop of its own. Use it in fixtures
+    of any test framework, in notebooks, and in scripts::
 
         with ChatServer(text_reply("Hello")) as server:
             anyio.run(main, server.url)
 
-    Each POST, whatever its path, takes the next reply; when none is left, ``default`` or
-    else the last one is used again. Other methods get a 404 in the API's shape.
+    Each POST, whatever its path, gets the next reply. When none is left, it gets ``default``, or
+    else the last reply again. Other methods get a 404.
 
-    Leaving the body ends everything at once and closes every socket. Errors that the body
-    raises come out unchanged. Mistakes of peers are never raised. An error that a reply's
-    function or body raises is a mistake in the script. It ends the server:
+    Leaving the block stops the server at once and closes every socket. Exceptions of the block are
+    not changed. Errors of clients are never raised. If the function or the body of a reply raises
+    an error, the server stops:
 
-    - ``async with``: the body is cancelled, and the error is raised where it ends. If the body
-      fails too, an ExceptionGroup holds both errors.
-    - ``with``: a body that runs in another thread cannot be cancelled. New connections are
-      refused, and the error is raised when the body ends, in place of what the body raises,
-      which is then its ``__context__``.
+    - ``async with``: The block is cancelled, and the error is raised at its end. If the block fails
+      too, an exception group contains both errors.
+    - ``with``: The block runs in another thread, so it cannot be cancelled. New connections are
+      refused, and the error is raised at the end of the block. It replaces an exception of the
+      block, which becomes its ``__context__``.
 
     Args:
         *replies: The first replies.
-        default: The reply for when none is left.
+        default: The reply to use when none is left.
         host: The address to listen on.
         port: The port to listen on; 0 lets the system choose.
         strict: Whether requests that the API would refuse (no key, no JSON, no model, no
             messages) get its 401 or 422 instead of a reply.
-        max_body_bytes: The most bytes of request bodies that the server keeps, 64 MiB unless
-            given. A longer body gets a 413, and the oldest bodies are forgotten to make space
-            for new ones.
+        max_body_bytes: The maximum number of bytes of request bodies that the server keeps. A
+            longer body gets a 413. The oldest bodies are dropped to make space for new ones.
 
     Attributes:
-        requests: The whole requests, in order of arrival.
+        requests: The complete requests, in order of arrival.
         connections: The accepted connections, in order of arrival.
     """
 
@@ -99,10 +97,10 @@ class ChatServer:
 
     @property
     def url(self) -> str:
-        """The URL, such as ``http://127.0.0.1:40123``, once the server has been entered.
+        """The address of the server, such as ``http://127.0.0.1:40123``.
 
         Raises:
-            RuntimeError: It has not.
+            RuntimeError: The server has not been entered.
         """
         if self._url is None:
             raise RuntimeError(
@@ -116,27 +114,27 @@ class ChatServer:
         )
 
     def add(self, *replies: AnyReply) -> None:
-        """Queue more replies."""
+        """Add replies after those that are left."""
         self._replies.extend(replies)
 
     async def wait_request(self, index: int = 0) -> RecordedRequest:
-        """Wait until so many requests have arrived that ``requests[index]`` is there.
+        """Wait until ``requests[index]`` has arrived.
 
-        Any event loop may wait, also one in another thread than the server.
+        You can call this from any event loop, even in another thread.
 
         Returns:
             That request.
 
         Raises:
-            RuntimeError: The server has ended, so it will not come.
+            RuntimeError: The server has stopped, so the request will not arrive.
         """
         await self._wait_until(lambda: len(self.requests) > index, f"request {index} arrived")
         return self.requests[index]
 
     async def wait_disconnect(self, index: int = 0) -> RecordedRequest:
-        """Wait until the connection of ``requests[index]`` is over.
+        """Wait until the connection of ``requests[index]`` has ended.
 
-        That is when its peer has left, or when the server has reset it.
+        It has ended when the client has closed it, or when the server has reset it.
 
         Returns:
             That request.

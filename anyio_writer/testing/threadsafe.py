@@ -9,9 +9,9 @@ from anyio.lowlevel import current_token
 
 
 class ThreadsafeEvent:
-    """An `anyio.Event` that any thread may set, and that tasks of any event loop may wait for.
+    """An event that any thread can set, and that tasks of any event loop can wait for.
 
-    For a `Hold` in the script of a server that runs in a thread (``with ChatServer(...)``)::
+    Use it in a `Hold` if the server runs in a thread (``with ChatServer(...)``)::
 
         go_on = ThreadsafeEvent()
         with ChatServer(chunks_reply([*chunks[:2], Hold(go_on), *chunks[2:]])) as server:
@@ -29,7 +29,7 @@ class ThreadsafeEvent:
         return self._is_set
 
     def set(self) -> None:
-        """Let all go on that wait, or will wait. It may be called again."""
+        """Wake every task that waits. Later waits return at once."""
         with self._lock:
             self._is_set = True
             waiters, self._waiters = self._waiters, {}

@@ -28,8 +28,8 @@ class StreamingTransport(httpx.AsyncHTTPTransport):
             async with open_chat_stream(client=client, ...) as stream:
                 ...
 
-    What wraps or patches the base class (instrumentation, mocks) sees every request. If httpx does
-    not let its pool have another network any more, this is the base class and nothing else.
+    Everything that wraps or patches the base class (instrumentation, mocks) sees every request. If
+    a future httpx no longer lets its pool use another network, this behaves like the base class.
     """
 
     @_takes_arguments_of(httpx.AsyncHTTPTransport.__init__)
