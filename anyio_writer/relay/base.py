@@ -203,8 +203,9 @@ class Relay(Log):
             async with writer.chat.stream(...) as stream:
                 await relay.publish("answer:42", stream)
 
-        This is one more subscriber of the stream. Call it before anything is read; the stream may
-        have other subscribers as well. It makes the stream wait only while the relay's server is
+        This is one more subscriber of the stream, and has to be there before anything is read. So
+        await it in the stream's block, and let other subscribers read in tasks: a task that
+        publishes may start too late. It makes the stream wait only while the relay's server is
         away. It records how the stream ends, then returns or raises the stream's error. After
         ``stop()`` it closes the stream and returns.
 
@@ -227,8 +228,8 @@ class Relay(Log):
         _check_stream("publish() takes", stream)
         if stream.has_begun:
             raise WriterError(
-                "The stream has begun, so its first events cannot be published: call publish() "
-                "before anything reads it."
+                "The stream has begun, so its first events cannot be published: await publish() "
+                "before anything reads it, and not in a task, which may start later."
             )
         production = self._production(key)
         production.subscribe(stream)
