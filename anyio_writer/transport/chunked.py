@@ -26,7 +26,7 @@ _LONGEST_FILLER: Final = 65536  # zeros for h11; few, as little comes along with
 _BETWEEN: Final = re.compile(rb"\r\n([0-9A-Fa-f]{1,7})\r\n")
 _BEGUN: Final = re.compile(rb"(?:\r(?:\n(?:0{1,7}\r\n\r?|[0-9A-Fa-f]{1,7}\r?)?)?)?")
 _END: Final = re.compile(rb"\r\n0{1,7}\r\n(?:[^\r\n]+\r\n)*\r\n")
-_SIZE_BEGUN: Final = re.compile(rb"\r\n([0-9A-Fa-f]{0,7})(\r?)")
+_SIZE_BEGUN: Final = re.compile(rb"\r\n(?!\r)([0-9A-Fa-f]{0,7})(\r?)")
 _LINE_END: Final = b"\r\n"
 
 

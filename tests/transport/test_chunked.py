@@ -288,6 +288,7 @@ def any_bodies(draw: st.DrawFn) -> bytes:
 @example(BODY[:-9] + b"x" * 300_000, [len(HEAD)])  # more than httpcore lets h11 keep
 @example(b"5\r\nhello\r\n5;" + b"x" * 300_000, [len(HEAD)])
 @example(b"5\r\nhello\r\n0\r\nA: " + b"x" * 300_000, [len(HEAD)])
+@example(b"5\r\nhello\r\n\r", [])  # a size that has ended without a digit
 def test_any_body_is_what_h11_makes_of_it(
     backend: str, body: bytes, cuts: list[int] | None
 ) -> None:
