@@ -133,7 +133,7 @@ class AsyncWriter(Uncopied):
     def _open(self, request: Mapping[str, Any]) -> ChatCompletionStream[Any]:
         if self._is_closed or self._slots.is_closed:
             raise closed_error()
-        return make_stream(request, self._endpoint, self._settings, client=None, slots=self._slots)
+        return make_stream(request, self._endpoint, self._settings, self._slots)
 
 
 class _View(AsyncWriter):

@@ -99,7 +99,7 @@ def open_chat_stream(
     """
     request, endpoint, settings, client = _sort_out(arguments)
     request["response_format"] = response_format
-    return make_stream(request, endpoint, settings, client=client)
+    return make_stream(request, endpoint, settings, client)
 
 
 @overload
@@ -155,6 +155,8 @@ def _sort_out(
     """Separate the request from the configuration."""
     request = dict(arguments)  # what is neither is reported as an unknown field of it
     client = request.pop("client", None)
+    if client is not None:
+        http_module(client)  # an invalid client is an error now, not when it is used
     return request, *resolve(_take(request, Configuration)), client
 
 
@@ -286,24 +288,18 @@ def make_stream(
     request: Mapping[str, Any],
     endpoint: Endpoint,
     settings: StreamSettings,
-    *,
-    client: Client | None,
-    slots: Slots | None = None,
+    client: Client | Slots | None,
 ) -> ChatCompletionStream[Any]:
     """A stream for a request: checked, and not yet sent."""
     tools = read_tools(request.get("tools"))
     reader = reader_of(request.get("response_format"))
     format_param = request.get("response_format") if reader is None else reader.param
     body = build_body({**request, "tools": tools, "response_format": format_param})
-    if client is not None:
-        http_module(client)  # an invalid client is an error now, not when it is used
     source = HTTPSource(
         endpoint,
+        settings,
         body,
         client=client,
-        slots=slots,
-        limits=settings.limits,
-        connect_timeout=settings.timeouts.connect,
         extra_headers=request.get("extra_headers") or {},
         extra_query=request.get("extra_query"),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import anyio
 
@@ -16,7 +16,7 @@ from ..errors import (
     WrongKindError,
 )
 from ..telemetry.recorder import Recorder
-from ..transport.source import Clock
+from ..transport.source import ByteSource, Clock
 from .log import Entry, Log, RelayStatus
 from .records import Header, Kind, Record, decode
 
@@ -28,7 +28,7 @@ _LONGEST_PAUSE: Final = 0.25
 """How often to look for an answer that is still to be begun, in seconds."""
 
 
-class LogSource:
+class LogSource(ByteSource):
     """What a relayed stream reads from. All of it runs in one task at a time.
 
     It waits at the server for entries, and never for longer than the producer's lease lasts as
@@ -43,9 +43,6 @@ class LogSource:
         kind: What must have been published there; None is anything.
         check: Called before it is opened; raises what forbids it.
     """
-
-    response = None
-    request = None
 
     def __init__(
         self,
@@ -82,14 +79,6 @@ class LogSource:
     async def read(self) -> bytes:
         """A log holds records and no bytes: ``next_records`` reads it."""
         raise NotImplementedError
-
-    def translate(self, exc: Exception) -> Exception:
-        """All that this raises is this library's own."""
-        return exc
-
-    def redact(self, said: Any) -> Any:
-        """No secret is known here."""
-        return said
 
     async def aclose(self) -> None:
         """Nothing is held between two reads."""

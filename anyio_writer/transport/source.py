@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, Awaitable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio
 
 from .._version import __version__
-from ..config import Endpoint, Limits, check_headers
+from ..config import Endpoint, StreamSettings, check_headers
 from ..errors import (
     MAX_REQUEST_ID,
     APIConnectionError,
@@ -69,46 +70,40 @@ class Clock(Protocol):
         ...
 
 
-class ByteSource(Protocol):
-    """What a stream reads from. All of it runs in one task."""
+class ByteSource(ABC):
+    """What a stream reads from. All of it runs in one task.
 
-    @property
-    def response(self) -> httpx.Response | None:
-        """What the server answered, as far as it has."""
-        ...
+    Attributes:
+        response: What the server answered, as far as it has.
+        request: What was sent.
+    """
 
-    @property
-    def request(self) -> httpx.Request | None:
-        """What was sent."""
-        ...
+    response: httpx.Response | None = None
+    request: httpx.Request | None = None
 
+    @abstractmethod
     async def open(self, clock: Clock, recorder: Recorder) -> None:
         """Get to the first byte of the body."""
-        ...
 
+    @abstractmethod
     def read(self) -> Awaitable[bytes]:
         """The next bytes; empty at the end. Raises whatever the transport raises."""
-        ...
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of everything. The caller shields and bounds this."""
 
     def translate(self, exc: Exception) -> Exception:
         """The exception of ours that stands for one that came out of ``read``."""
-        ...
+        return exc
 
-    @property
-    def redact(self) -> Callable[[Any], Any]:
-        """Takes out of what a server said what must not be repeated."""
-        ...
-
-    async def aclose(self) -> None:
-        """Let go of everything. The caller shields and bounds this."""
-        ...
+    def redact(self, said: Any) -> Any:
+        """What a server said without what must not be repeated."""
+        return said
 
 
-class IterableSource:
+class IterableSource(ByteSource):
     """Any asynchronous iterable of bytes: a recording, a relay, another client."""
-
-    response = None
-    request = None
 
     def __init__(self, source: AsyncIterable[bytes]) -> None:
         self._body = Body(aiter(source))
@@ -137,16 +132,12 @@ class IterableSource:
             return translate(exc)
         return APIConnectionError(f"The source of the stream failed: {exc!r}.")
 
-    def redact(self, said: Any) -> Any:
-        """No secret is known here."""
-        return said
-
     async def aclose(self) -> None:
         """Close the source, if it is a generator."""
         await self._body.aclose()
 
 
-class HTTPSource:
+class HTTPSource(ByteSource):
     """One streaming request.
 
     It goes out with the client that is given, with one of an ``AsyncWriter``'s, or with a client of
@@ -156,26 +147,21 @@ class HTTPSource:
     def __init__(
         self,
         endpoint: Endpoint,
+        settings: StreamSettings,
         body: dict[str, Any],
         *,
-        client: Client | None,
-        slots: Slots | None,
-        limits: Limits,
-        connect_timeout: float | None,
+        client: Client | Slots | None,
         extra_headers: Mapping[str, str | None],
         extra_query: Mapping[str, Any] | None,
     ) -> None:
-        self.response: httpx.Response | None = None
-        self.request: httpx.Request | None = None
-        self.redact: Final = Redaction(endpoint.api_key)
+        self._redaction = Redaction(endpoint.api_key)
         self._endpoint = endpoint
+        self._limits = settings.limits
+        self._connect_timeout = settings.timeouts.connect
         self._content = encode_body(body)
         self._client = client
         self._own_client: httpx.AsyncClient | None = None
-        self._slots = slots
         self._slot: Slot | None = None
-        self._limits = limits
-        self._connect_timeout = connect_timeout
         self._headers = _merge_headers(
             {
                 "accept": "text/event-stream",
@@ -198,12 +184,11 @@ class HTTPSource:
             APIStatusError: Another status, with the error's body.
             APIConnectionError: No response.
         """
-        if self._slots is not None:
-            self._slot = await self._slots.acquire(self)
+        client = self._client
+        if isinstance(client, Slots):
+            self._slot = await client.acquire(self)
             client = self._slot.client
-        elif self._client is not None:
-            client = self._client
-        else:
+        elif client is None:
             client = self._own_client = make_client(max_connections=1)
         retries = 0
         while True:
@@ -232,8 +217,12 @@ class HTTPSource:
 
     def translate(self, exc: Exception) -> Exception:
         """What the HTTP library raises is mapped; bugs in a client's own transport are not."""
-        self.redact.clean_exception(exc)
+        self._redaction.clean_exception(exc)
         return translate(exc) if is_transport_error(exc) else exc
+
+    def redact(self, said: Any) -> Any:
+        """What a server said without the API key."""
+        return self._redaction(said)
 
     async def aclose(self) -> None:
         """Close the response and what was made for it, then give the slot back."""
@@ -266,8 +255,8 @@ class HTTPSource:
             try:
                 response = await self._exchange(client, request)
             finally:
-                self.redact.clean_request(request)
-            self.redact.clean_headers(response)
+                self._redaction.clean_request(request)
+            self._redaction.clean_headers(response)
             self.response = response
             recorder.headers_received(response)
             if response.status_code in _SUCCESS:
@@ -296,7 +285,7 @@ class HTTPSource:
         except Exception as exc:
             if (response := rejected_response(exc, request)) is not None:
                 return response
-            self.redact.clean_exception(exc)
+            self._redaction.clean_exception(exc)
             if is_transport_error(exc):
                 error = translate(exc, self.redact(_shown_url(request)))
                 if self._own_client is not None or (self._slot is not None and self._slot.is_ours):
