@@ -342,4 +342,6 @@ def _refused(error: Exception) -> RelayUnavailableError:
 
 
 def _said(error: Exception) -> str:
-    return printable(f"{type(error).__name__}: {error}".rstrip(": "), 300)
+    # Some of httpcore's have no text, but a cause that has.
+    said = next((each for each in _causes_of(error) if str(each)), error)
+    return printable(f"{type(said).__name__}: {said}".rstrip(": "), 300)

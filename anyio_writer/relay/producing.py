@@ -119,12 +119,13 @@ class Production:
         self._recorder = Recorder()
         self._stream: Published | None = None
         self._events: Subscription[Any] | None = None
+        self._batch: list[Any] = []  # taken from there, and not yet an entry
         # The last entries, in order; those above ``_stored`` are still to be appended.
         self._entries: deque[_Entry] = deque()
         self._held_bytes = 0
         self._count = 0
         self._stored = 0
-        self._sending = anyio.Lock()
+        self._sending = anyio.Lock(fast_acquire=True)
         self._spoke_at = 0.0  # what time it was when the log last answered
         # What ends it from outside: somebody's wish, or an error of the log's.
         self._work = anyio.CancelScope()
@@ -215,18 +216,22 @@ class Production:
         batches = self._events.batches()
         next_entry = anyio.current_time()
         while True:
-            await anyio.sleep_until(next_entry)
             try:
-                batch = await anext(batches)
+                self._batch = await anext(batches)
             except StopAsyncIteration:
                 return
+            if anyio.current_time() < next_entry:
+                await anyio.sleep_until(next_entry)
             next_entry = anyio.current_time() + self._flush
-            self._take(batch)
+            self._take_events()
             await self._send()
 
-    def _take(self, batch: list[Any]) -> None:
-        for records in split(self._recorder.take(batch), self._flush_bytes):
-            self._enqueue(records)
+    def _take_events(self) -> None:
+        """Make entries of all that there is."""
+        if self._events is not None:
+            batch, self._batch = self._batch + self._events.batch_nowait(), []
+            for records in split(self._recorder.take(batch), self._flush_bytes):
+                self._enqueue(records)
 
     # Its end.
 
@@ -253,8 +258,7 @@ class Production:
         if self._stop_wanted and self._stream is not None:
             await self._stream.close()
         if not self._is_ending:  # else this is a second try, and nothing comes behind an end
-            if self._events is not None:
-                self._take(self._events.batch_nowait())
+            self._take_events()
             self._enqueue([structs.replace(end, after=self._recorder.after)], end.state)
         await self._send()
 

@@ -7,6 +7,9 @@ the length of a log is the number of its last entry, and a log takes none twice.
 Without free memory, Redis refuses writes that need some, unless the script has written something
 already. So what makes an answer longer is a script's first write, and is refused. An end or a stop
 comes behind another write, and passes.
+
+A command that the user may not use ends a script in the middle. So no key is made before it is sure
+that it can be given an expiry.
 """
 
 from __future__ import annotations
@@ -34,18 +37,22 @@ local token, lease_time, ttl = ARGV[1], ARGV[2], ARGV[3]
 local holder = redis.call('GET', KEYS[2])
 local known = redis.call('HMGET', KEYS[1], 'generation', 'state', 'token')
 local generation = tonumber(known[1] or '0')
+if holder == token and known[3] == token then
+  return {1, generation}
+end
 if holder or (known[2] and known[2] ~= 'running') then
-  return {(holder == token and known[3] == token) and 1 or 0, generation}
+  return {0, generation}
 end
 -- Later generations are larger, also after an earlier one was forgotten.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 generation = math.max(generation + 1, now)
+redis.call('SET', KEYS[2], token, 'PX', lease_time)
+redis.call('PEXPIRE', KEYS[1], ttl) -- of an earlier one; refused before there is a new one
 redis.call('HSET', KEYS[1], 'generation', string.format('%.0f', generation), 'token', token,
   'state', 'running', 'started', string.format('%.0f', now), 'events', '0')
-redis.call('HDEL', KEYS[1], 'stop', 'ended')
 redis.call('PEXPIRE', KEYS[1], ttl)
-redis.call('SET', KEYS[2], token, 'PX', lease_time)
+redis.call('HDEL', KEYS[1], 'stop', 'ended')
 return {1, generation}
 """)
 

@@ -72,7 +72,7 @@ async def test_a_cut_at_every_piece(redis: RedisServer, producer: bool) -> None:
     async with Proxy(redis.port).run() as proxy:
         seen, reader, count = await through(proxy, None, producer=producer)
         assert reader.events == seen.events
-        assert count > 12
+        assert count > 8
         for cut_at in range(1, count + 1):
             seen, reader, _ = await through(proxy, cut_at, producer=producer)
             assert seen.error is None

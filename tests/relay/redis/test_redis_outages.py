@@ -269,7 +269,7 @@ async def test_stop_works_without_memory(own: Any) -> None:
     assert reader.error is not None
 
 
-WRONG = ["WRONG", "", None]
+WRONG = ["mistaken", "", None]
 
 
 @pytest.mark.parametrize("password", WRONG)
