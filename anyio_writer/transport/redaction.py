@@ -1,57 +1,86 @@
-"""Taking a secret out of what is shown, pickled or logged."""
+"""Taking secrets out of what is shown, pickled or logged."""
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
+from urllib.parse import quote
 
 from ..protocol.json import is_array, is_object
 
 _SHORTEST_SECRET: Final = 8  # "test" is no secret, and stands in many a sentence
 _LONGEST_CHAIN: Final = 20
 _INSTEAD: Final = "[the API key]"
+_INSTEAD_OF_OTHERS: Final = "[a credential]"
+
+# What carries a credential, by the names that gateways and clouds use. An idempotency key is none.
+_IS_CREDENTIAL: Final = re.compile(
+    r"(?i)(?:proxy-)?authorization|(?:.*[-_])?cookie|key"
+    r"|(?:.*[-_])?(?:api|subscription|access|auth)[-_]?key|(?:.*[-_])?(?:token|secret|password)"
+).fullmatch
 
 
 class Redaction:
-    """Takes one secret out of values, messages and exceptions."""
+    """Takes secrets out of values, messages and exceptions.
 
-    def __init__(self, secret: str) -> None:
-        self._secret = secret if len(secret) >= _SHORTEST_SECRET else ""
+    Args:
+        api_key: The first of them.
+    """
+
+    def __init__(self, api_key: str) -> None:
+        self._secrets: dict[str, str] = {}  # and what stands in their place
+        self._add(api_key, _INSTEAD)
+
+    def learn(self, request: Any) -> None:
+        """Take out the credentials of this request, too: not every server wants the API key."""
+        for name, value in request.headers.multi_items():
+            if _IS_CREDENTIAL(name):
+                # Behind the name of a scheme, as in "Basic ...".
+                is_cookie = name.lower().endswith("cookie")
+                self._add(value if is_cookie else value.rpartition(" ")[2], _INSTEAD_OF_OTHERS)
+        for name, value in request.url.params.multi_items():
+            if _IS_CREDENTIAL(name):
+                self._add(value, _INSTEAD_OF_OTHERS)
+
+    def _add(self, secret: str, instead: str) -> None:
+        if len(secret) >= _SHORTEST_SECRET:
+            self._secrets.setdefault(secret, instead)
 
     def __call__(self, value: Any) -> Any:
-        """A decoded JSON value without the secret in its texts, however they were escaped."""
-        return _without(self._secret, value) if self._secret else value
+        """A decoded JSON value without the secrets in its texts, however they were escaped."""
+        if isinstance(value, str):
+            for secret, instead in self._secrets.items():
+                value = value.replace(secret, instead)
+            return value
+        if is_array(value):
+            return [self(item) for item in value]
+        if is_object(value):
+            return {self(name): self(item) for name, item in value.items()}
+        return value
 
     def clean_headers(self, message: Any) -> None:
-        """Take it out of the headers of a request or a response."""
-        if not self._secret:
-            return
+        """Take them out of the headers of a request or a response."""
         for name, value in message.headers.multi_items():
-            if self._secret in value:
-                message.headers[name] = value.replace(self._secret, _INSTEAD)
+            if (cleaned := self(value)) != value:
+                message.headers[name] = cleaned
 
     def clean_request(self, request: Any) -> None:
-        """Take it out of a request that was sent: errors carry it, and are pickled."""
+        """Take them out of a request that was sent: errors carry it, and are pickled."""
         self.clean_headers(request)
-        if self._secret and self._secret in str(request.url):
-            request.url = type(request.url)(str(request.url).replace(self._secret, "redacted"))
+        url = cleaned = str(request.url)
+        for secret in self._secrets:
+            for written in (secret, quote(secret, safe="")):
+                cleaned = cleaned.replace(written, "redacted")
+        if cleaned != url:
+            request.url = type(request.url)(cleaned)
 
     def clean_exception(self, exc: BaseException) -> None:
-        """Take it out of an exception and what it was caused by."""
+        """Take them out of an exception and what it was caused by."""
         seen: BaseException | None = exc
         for _ in range(_LONGEST_CHAIN):
-            if seen is None or not self._secret:
+            if seen is None:
                 return
             seen.args = tuple(map(self, seen.args))
             if notes := getattr(seen, "__notes__", None):
                 notes[:] = map(self, notes)
             seen = seen.__cause__ or seen.__context__
-
-
-def _without(secret: str, value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace(secret, _INSTEAD)
-    if is_array(value):
-        return [_without(secret, item) for item in value]
-    if is_object(value):
-        return {_without(secret, name): _without(secret, item) for name, item in value.items()}
-    return value

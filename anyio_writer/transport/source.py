@@ -221,7 +221,7 @@ class HTTPSource(ByteSource):
         return translate(exc) if is_transport_error(exc) else exc
 
     def redact(self, said: Any) -> Any:
-        """What a server said without the API key."""
+        """What a server said without the API key and other credentials."""
         return self._redaction(said)
 
     async def aclose(self) -> None:
@@ -249,6 +249,7 @@ class HTTPSource(ByteSource):
         )
         self.response = None  # of an earlier attempt
         _add_headers(request, recorder.request_prepared(_shown_url(request), self._content))
+        self._redaction.learn(request)
         redirects = 0
         while True:
             self.request = request

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 import pprint
 import traceback
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import httpx
@@ -210,6 +212,60 @@ async def test_nor_if_it_is_repeated_in_escapes(key: str, written: str) -> None:
                 pass
     assert key not in str(caught.value)
     assert caught.value.body == {"error": "key [the API key] is wrong"}
+
+
+SECRET = "other+9876543210/="
+
+CREDENTIALS: dict[str, Any] = {
+    "authorization in headers": {"headers": {"Authorization": f"Basic {SECRET}"}},
+    "authorization in extra_headers": {"extra_headers": {"authorization": f"Bearer {SECRET}"}},
+    "a key of a gateway": {"headers": {"api-key": SECRET}},
+    "a key by another name": {"extra_headers": {"Ocp-Apim-Subscription-Key": SECRET}},
+    "a token": {"headers": {"X-Auth-Token": SECRET}},
+    "a cookie": {"headers": {"cookie": SECRET}},
+    "a proxy's": {"headers": {"proxy-authorization": f"Basic {SECRET}"}},
+    "in the query": {"extra_query": {"api_key": SECRET}},
+}
+
+
+def echo_all(status: int) -> Any:
+    """A server that repeats all it got: in the body, in a header, and as the request's id."""
+
+    def reply(request: RecordedRequest) -> Reply:
+        got = f"{dict(request.headers)} {unquote(request.target)}"
+        assert SECRET in got
+        frame = f"data: {json.dumps({'error': {'message': got}})}\n\n"
+        headers = {"x-request-id": SECRET, "x-you-are": got}
+        if status == 200:
+            return Reply(body=frame.encode(), headers=headers)
+        return error_reply(status, {"error": {"message": got}}, headers=headers)
+
+    return reply
+
+
+@pytest.mark.parametrize("status", [200, 401, 500])
+@pytest.mark.parametrize("given", CREDENTIALS.values(), ids=CREDENTIALS)
+async def test_other_credentials_are_not_shown_either(given: Any, status: int) -> None:
+    """They come in headers and in the query, under the names that are usual for them."""
+    async with ChatServer(echo_all(status)) as server:
+        with pytest.raises(APIError) as caught:
+            async with stream_to(server, max_retries=0, **given) as stream:
+                await stream.until_done()
+    assert SECRET not in unquote(everything_shown(caught.value))
+    assert caught.value.request is not None
+    assert SECRET not in unquote(str(caught.value.request.url))
+    assert SECRET.encode() not in pickle.dumps(caught.value)
+    assert "[a credential]" in str(caught.value.body)
+
+
+async def test_other_headers_are_shown() -> None:
+    headers = {"idempotency-key": "a-key-of-mine-0123", "x-tenant": "tenant-0123456789"}
+    async with ChatServer(error_reply(401)) as server:
+        with pytest.raises(APIError) as caught:
+            async with stream_to(server, headers=headers):
+                pass
+    assert caught.value.request is not None
+    assert headers.items() <= dict(caught.value.request.headers).items()
 
 
 async def test_nor_in_the_place_of_a_redirect() -> None:
