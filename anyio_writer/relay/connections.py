@@ -342,6 +342,4 @@ def _refused(error: Exception) -> RelayUnavailableError:
 
 
 def _said(error: Exception) -> str:
-    # Some of httpcore's have no text, but a cause that has.
-    said = next((each for each in _causes_of(error) if str(each)), error)
-    return printable(f"{type(said).__name__}: {said}".rstrip(": "), 300)
+    return printable(f"{type(error).__name__}: {error}".rstrip(": "), 300)
