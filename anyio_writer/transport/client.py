@@ -27,7 +27,6 @@ from ..errors import (
     StreamTruncatedError,
 )
 from .http import StreamingTransport
-from .sharding import POOL_SIZE, ShardedTransport
 
 
 class Client(Protocol):
@@ -97,41 +96,39 @@ def http_module(client: object) -> ModuleType:
     )
 
 
-def make_client(*, max_connections: int) -> httpx.AsyncClient:
-    """A client for long, quiet streams: as many kept-alive connections as there may be.
+def client_maker() -> Callable[[int], httpx.AsyncClient]:
+    """What makes clients for long, quiet streams, each for so many connections.
 
-    All that takes long (imports, certificates) is done here and not with the first request.
+    What they need of the environment is read here, and what takes long is done here and with the
+    first client: imports, certificates.
 
     Raises:
-        ConfigurationError: The environment names a proxy or certificates that cannot be used.
+        ConfigurationError: The environment names certificates that cannot be used.
     """
-    context = _ssl_context()
     codecs.lookup("idna")  # which ``socket.getaddrinfo`` would import
-    proxies = _proxy_settings()
+    return partial(_make_client, _ssl_context(), _proxy_settings())
+
+
+def _make_client(context: ssl.SSLContext, proxies: str, max_connections: int) -> httpx.AsyncClient:
+    """A client that keeps all of its connections.
+
+    Raises:
+        ConfigurationError: The environment names a proxy that cannot be used.
+    """
+    limits = httpx.Limits(
+        max_connections=max_connections, max_keepalive_connections=max_connections
+    )
     try:
         if proxies:
             # httpx reads the proxies of the environment only for a transport of its own making.
-            return _DefaultClient(verify=context, limits=_limits(max_connections))
-        transport: httpx.AsyncBaseTransport
-        make_pool = partial(_make_pool, context)
-        if max_connections > POOL_SIZE:
-            transport = ShardedTransport(make_pool, max_connections=max_connections)
-        else:
-            transport = make_pool(max_connections)
+            return _DefaultClient(verify=context, limits=limits)
+        transport = StreamingTransport(
+            verify=context, limits=limits, socket_options=_socket_options()
+        )
     except Exception as exc:  # half a dozen types, ImportError for SOCKS among them
         where = f" The environment says {proxies}." if proxies else ""
         raise ConfigurationError(f"No HTTP client can be made: {exc}.{where}") from exc
     return _DefaultClient(transport=transport)
-
-
-def _make_pool(context: ssl.SSLContext, max_connections: int) -> httpx.AsyncBaseTransport:
-    return StreamingTransport(
-        verify=context, limits=_limits(max_connections), socket_options=_socket_options()
-    )
-
-
-def _limits(max_connections: int) -> httpx.Limits:
-    return httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
 
 
 def _ssl_context() -> ssl.SSLContext:

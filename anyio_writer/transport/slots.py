@@ -1,15 +1,25 @@
-"""The slots of an ``AsyncWriter``: in each event loop a client, and a limit on its streams."""
+"""The slots of an ``AsyncWriter``: in each event loop some clients, and a limit on its streams.
+
+httpx's pool looks at every connection it has whenever a request begins or ends, so a thousand
+streams through one pool cost more than everything else together. So each client is small, and the
+same work is done on a handful of connections.
+"""
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
 from ..errors import WriterError
-from .client import Client, make_client
+from .client import Client, client_maker
+
+POOL_SIZE: Final = 10
+"""Connections of one client, unless it is the caller's."""
 
 
 def closed_error() -> WriterError:
@@ -18,20 +28,23 @@ def closed_error() -> WriterError:
 
 
 @dataclass(eq=False, slots=True)
-class Slot:
-    """One event loop's client, and what limits how many streams are open in it.
+class Clients:
+    """The clients of one event loop, and which connections of theirs are free.
 
     Attributes:
-        client: The client.
         limiter: It has a token for each connection. A request that is cancelled while it waits
             inside httpx's pool would keep its connection.
-        is_ours: Whether the library made the client.
-        was_elsewhere: Whether another event loop has used it before.
-        closer: What closes it, once it is used, unless it is the caller's.
+        free: The number of its client for each connection that is free, as a heap. The first
+            clients come first: what is idle in them is used before a new connection is made.
+        all: Those that were needed so far.
+        is_ours: Whether the library made them.
+        was_elsewhere: Whether another event loop has used them before.
+        closer: What closes them, once they are used, unless they are the caller's.
     """
 
-    client: Client
     limiter: anyio.CapacityLimiter
+    free: list[int]
+    all: list[Client]
     is_ours: bool = True
     was_elsewhere: bool = False
     closer: AsyncGenerator[None] | None = None
@@ -41,25 +54,29 @@ class Slot:
         """Whether a stream is open."""
         return self.limiter.borrowed_tokens > 0
 
-    def release(self, borrower: object) -> None:
-        """Give a connection back."""
-        self.limiter.release_on_behalf_of(borrower)
 
+@dataclass(eq=False, slots=True)
+class Slot:
+    """What a stream holds while it is open: one connection of a client.
 
-async def _close_at_the_end(client: Client) -> AsyncGenerator[None]:
-    """Close a client with this generator.
-
-    An event loop that ends closes the generators that are left. So nothing is left open by a
-    client that is used in one event loop after another and closed in the last.
+    Attributes:
+        client: The client.
+        clients: Those to which it belongs.
+        number: Which of them it is.
     """
-    try:
-        yield
-    finally:
-        await client.aclose()
+
+    client: Client
+    clients: Clients
+    number: int
+
+    def release(self, borrower: object) -> None:
+        """Give it back."""
+        heapq.heappush(self.clients.free, self.number)
+        self.clients.limiter.release_on_behalf_of(borrower)
 
 
 class Slots:
-    """A slot for each event loop that asks: connections belong to the loop that made them.
+    """Slots for each event loop that asks: connections belong to the loop that made them.
 
     A client of the caller's serves one event loop at a time.
     """
@@ -67,10 +84,13 @@ class Slots:
     def __init__(self, client: Client | None, max_connections: int) -> None:
         self.max_connections = max_connections
         self._given = client
-        # What takes long about a client is done now, and not when a stream waits for it.
-        self._made = make_client(max_connections=max_connections) if client is None else None
-        self._slots: dict[EventLoopToken, Slot] = {}
+        self._size = POOL_SIZE if client is None else max_connections
+        self._loops: dict[EventLoopToken, Clients] = {}
         self.is_closed: bool = False
+        if client is None:
+            self._make_client = client_maker()
+            # What takes long about a client is done now, and not when a stream waits for it.
+            self._made: list[Client] = [self._make_client(self._size_of(0))]
 
     async def acquire(self, borrower: object) -> Slot:
         """Wait for a free connection in this event loop.
@@ -78,47 +98,72 @@ class Slots:
         Raises:
             WriterError: The slots are closed, or the client is in use in another event loop.
         """
-        if self.is_closed:
-            raise closed_error()
+        self._check_open()
         token = current_token()
-        slot = self._slots.get(token)
-        if slot is None:
-            slot = self._slots[token] = self._make_slot()
-        if slot.is_ours and slot.closer is None:
-            slot.closer = _close_at_the_end(slot.client)
-            await anext(slot.closer)
+        clients = self._loops.get(token)
+        if clients is None:
+            clients = self._loops[token] = self._begin_loop()
+        if clients.is_ours and clients.closer is None:
+            clients.closer = _close_at_the_end(clients.all)
+            await anext(clients.closer)
         try:
             # Without the round through the event loop that the other one makes in any case.
-            slot.limiter.acquire_on_behalf_of_nowait(borrower)
+            clients.limiter.acquire_on_behalf_of_nowait(borrower)
         except anyio.WouldBlock:
-            await slot.limiter.acquire_on_behalf_of(borrower)
-        if self.is_closed:
-            slot.release(borrower)
-            raise closed_error()
-        return slot
+            await clients.limiter.acquire_on_behalf_of(borrower)
+        try:
+            self._check_open()
+            number = clients.free[0]
+            if number == len(clients.all):  # those before it are in use, so they are there
+                clients.all.append(self._make_client(self._size_of(number)))
+        except BaseException:
+            clients.limiter.release_on_behalf_of(borrower)
+            raise
+        heapq.heappop(clients.free)
+        return Slot(clients.all[number], clients, number)
 
     async def aclose(self) -> None:
-        """Close this event loop's client; those of others are closed when their loops end."""
+        """Close this event loop's clients; those of others are closed when their loops end."""
         self.is_closed = True
-        slot = self._slots.pop(current_token(), None)
-        if slot is not None and slot.closer is not None:
-            await slot.closer.aclose()
+        clients = self._loops.pop(current_token(), None)
+        if clients is not None and clients.closer is not None:
+            await clients.closer.aclose()
 
-    def _make_slot(self) -> Slot:
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise closed_error()
+
+    def _size_of(self, number: int) -> int:
+        return min(self._size, self.max_connections - number * self._size)
+
+    def _begin_loop(self) -> Clients:
         limiter = anyio.CapacityLimiter(self.max_connections)
+        free = [slot // self._size for slot in range(self.max_connections)]
         if self._given is not None:
-            if any(slot.is_used for slot in self._slots.values()):
+            if any(clients.is_used for clients in self._loops.values()):
                 raise WriterError(
                     "The client that was given to this AsyncWriter is in use in another event "
                     "loop. Make an AsyncWriter with its own client for each event loop and thread."
                 )
-            was_elsewhere = bool(self._slots)
-            self._slots.clear()
-            return Slot(self._given, limiter, is_ours=False, was_elsewhere=was_elsewhere)
-        for token in list(self._slots):  # of loops that were closed without closing generators
+            was_elsewhere = bool(self._loops)
+            self._loops.clear()
+            given: list[Client] = [self._given]
+            return Clients(limiter, free, given, is_ours=False, was_elsewhere=was_elsewhere)
+        for token in list(self._loops):  # of loops that were closed without closing generators
             if getattr(token.native_token, "is_closed", bool)():
-                del self._slots[token]
-        client, self._made = self._made, None
-        if client is None:
-            client = make_client(max_connections=self.max_connections)
-        return Slot(client, limiter)
+                del self._loops[token]
+        made, self._made = self._made, []
+        return Clients(limiter, free, made)
+
+
+async def _close_at_the_end(clients: list[Client]) -> AsyncGenerator[None]:
+    """Close clients with this generator.
+
+    An event loop that ends closes the generators that are left. So nothing is left open by an
+    ``AsyncWriter`` that is used in one event loop after another and closed in the last.
+    """
+    try:
+        yield
+    finally:
+        for client in clients:
+            await client.aclose()

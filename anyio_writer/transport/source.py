@@ -31,8 +31,8 @@ from .chunked import Reader
 from .client import (
     Client,
     build_request,
+    client_maker,
     is_transport_error,
-    make_client,
     proxy_note,
     rejected_response,
     translate,
@@ -189,7 +189,7 @@ class HTTPSource(ByteSource):
             self._slot = await client.acquire(self)
             client = self._slot.client
         elif client is None:
-            client = self._own_client = make_client(max_connections=1)
+            client = self._own_client = client_maker()(1)
         retries = 0
         while True:
             clock.request_sent()
@@ -287,13 +287,14 @@ class HTTPSource(ByteSource):
             if (response := rejected_response(exc, request)) is not None:
                 return response
             self._redaction.clean_exception(exc)
+            clients = None if self._slot is None else self._slot.clients
             if is_transport_error(exc):
                 error = translate(exc, self.redact(_shown_url(request)))
-                if self._own_client is not None or (self._slot is not None and self._slot.is_ours):
+                if self._own_client is not None or (clients is not None and clients.is_ours):
                     error.message += proxy_note(request.url.host)
                     error.args = (error.message,)
                 raise error from exc
-            if self._slot is not None and self._slot.was_elsewhere and type(exc) is RuntimeError:
+            if clients is not None and clients.was_elsewhere and type(exc) is RuntimeError:
                 raise WriterError(
                     "The client that was given to this AsyncWriter was used in another event loop "
                     "before, and has connections of it. Make a client for each event loop."

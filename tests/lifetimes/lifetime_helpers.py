@@ -30,21 +30,15 @@ def seeded(seed: int | None) -> random.Random:
     return random.Random(seed)
 
 
-def slot_of(writer: AsyncWriter) -> Any:
-    """The writer's client in this event loop and the limit on its streams; None before its use."""
-    return writer._slots._slots.get(current_token())
+def clients_of(writer: AsyncWriter) -> Any:
+    """The writer's clients in this event loop and the limit on its streams; None before its use."""
+    return writer._slots._loops.get(current_token())
 
 
-def pools_of(client: Any) -> list[Any]:
-    """The connection pools of httpx or httpx2 below a client."""
-    transport = client._transport
-    return [each._pool for each in getattr(transport, "_pools", [transport])]
-
-
-def busy_slots(client: Any) -> list[Any]:
-    """The connections and requests that hold slots of the client's pools."""
+def busy_slots(*clients: Any) -> list[Any]:
+    """The connections and requests that hold slots of the clients' pools."""
     busy: list[Any] = []
-    for pool in pools_of(client):
+    for pool in (client._transport._pool for client in clients):
         busy += pool._requests
         busy += [each for each in pool.connections if not each.is_idle()]
     return busy
@@ -76,11 +70,11 @@ async def until(true: Callable[[], bool]) -> None:
 async def nothing_is_left(writer: AsyncWriter, server: ChatServer, tasks: set[str]) -> None:
     """No task, no busy slot, no token of the gate, no socket but the idle ones."""
     assert tasks_of_clients() <= tasks
-    if (slot := slot_of(writer)) is None:
+    if (clients := clients_of(writer)) is None:
         return
-    assert not busy_slots(slot.client)
-    assert not slot.is_used
-    idle = sum(len(pool.connections) for pool in pools_of(slot.client))
+    assert not busy_slots(*clients.all)
+    assert not clients.is_used
+    idle = sum(len(client._transport._pool.connections) for client in clients.all)
     await until(lambda: open_connections(server) <= idle)
 
 

@@ -20,8 +20,8 @@ from anyio_writer import AsyncWriter, ContentDeltaEvent, Limits
 from tests.lifetimes.lifetime_helpers import (
     HANGS,
     busy_slots,
+    clients_of,
     counted_rounds,
-    slot_of,
     tasks_of_clients,
 )
 from tests.streaming.helpers import DONE, REQUEST, STALL, USAGE, Body, chunk, client_for
@@ -179,7 +179,7 @@ async def test_a_cancel_leaves_nothing_and_nobody_spins(point: str, module: Any,
             assert scope.cancelled_caught
             assert tasks_of_clients() == tasks
             assert busy_slots(client) == []
-            assert not slot_of(writer).is_used
+            assert not clients_of(writer).is_used
             # Between attempts a connection may well be idle; all others had to be closed.
             assert all(wire.closed for wire in network.wires) or point == "between two attempts"
             with counted_rounds() as counter:
@@ -222,4 +222,4 @@ async def test_nobody_spins_while_closing_takes_its_time(status: int, script: li
                 group.cancel_scope.cancel()
             assert anyio.current_time() - since > 0.04  # it did hang
             assert counter.rounds - before < 40
-            assert not slot_of(writer).is_used
+            assert not clients_of(writer).is_used

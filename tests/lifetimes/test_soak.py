@@ -18,9 +18,9 @@ from anyio_writer import APIConnectionError, APIStatusError, AsyncWriter, Conten
 from tests.lifetimes.lifetime_helpers import (
     HANGS,
     busy_slots,
+    clients_of,
     new_seed,
     seeded,
-    slot_of,
     tasks_of_clients,
 )
 from tests.plugins.thoroughness import examples
@@ -89,8 +89,8 @@ async def many(writer: AsyncWriter, rng: random.Random, count: int) -> None:
 
 def look(writer: AsyncWriter) -> dict[str, int]:
     """What there is, when no stream is open."""
-    assert not slot_of(writer).is_used
-    assert busy_slots(slot_of(writer).client) == []
+    assert not clients_of(writer).is_used
+    assert busy_slots(*clients_of(writer).all) == []
     for _ in range(3):  # what one collection frees may hold more
         gc.collect()
     return {

@@ -42,7 +42,7 @@ from anyio_writer.testing import (
     text_reply,
     writer_chunks,
 )
-from tests.lifetimes.lifetime_helpers import busy_slots, slot_of
+from tests.lifetimes.lifetime_helpers import busy_slots, clients_of
 from tests.streaming.helpers import QUESTION, REQUEST, STALL, Body, chunk, client_for
 
 FIRST = sse_event(writer_chunks("Hello there")[1])
@@ -237,8 +237,8 @@ async def test_cancelling_anywhere(where: str) -> None:
                     await stream.until_done()
                 except StreamTruncatedError:
                     assert where == "connecting"
-            assert not slot_of(writer).is_used
-            assert not busy_slots(slot_of(writer).client)
+            assert not clients_of(writer).is_used
+            assert not busy_slots(*clients_of(writer).all)
 
 
 async def test_a_hanging_close_does_not_hold_the_exit_up() -> None:
@@ -474,7 +474,7 @@ async def test_native_cancellation(where: str, times: int, anyio_backend_name: s
                 await task
             async with writer.chat.stream(model="m", messages=REQUEST["messages"]) as stream:
                 assert await stream.get_final_text() == "Hello there"
-            assert not busy_slots(slot_of(writer).client)
+            assert not busy_slots(*clients_of(writer).all)
 
 
 async def slow_to_close(closing: anyio.Event) -> AsyncGenerator[bytes]:
@@ -548,7 +548,7 @@ async def test_a_retried_failure_leaves_nothing(monkeypatch: pytest.MonkeyPatch)
             assert await stream.get_final_text() == "Hello there"
         assert len(server.requests) == 3
         assert len(server.connections) == 1
-        assert not busy_slots(slot_of(writer).client)
+        assert not busy_slots(*clients_of(writer).all)
 
 
 async def test_the_server_sees_an_early_exit_at_once() -> None:

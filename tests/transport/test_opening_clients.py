@@ -31,7 +31,7 @@ from anyio_writer.testing import (
     text_reply,
     writer_chunks,
 )
-from anyio_writer.transport.client import make_client
+from anyio_writer.transport.client import client_maker
 from tests.transport.opening_helpers import HANGS, KEY, MESSAGES, WHOLE, mock_client, stream_to
 
 BOTH = pytest.mark.parametrize("module", [httpx, httpx2])
@@ -211,11 +211,11 @@ async def test_no_proxy_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hosts_without_a_proxy_are_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    without = type(make_client(max_connections=1000)._transport)
+    without = type(client_maker()(10)._transport)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    assert type(make_client(max_connections=1000)._transport) is without
+    assert type(client_maker()(10)._transport) is without
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert type(make_client(max_connections=1000)._transport) is not without
+    assert type(client_maker()(10)._transport) is not without
 
 
 @pytest.mark.parametrize("proxy", ["http://x:port", "ftp://x"])

@@ -59,7 +59,7 @@ from anyio_writer.testing import (
 )
 from anyio_writer.transport.chunked import ChunkedBody
 from anyio_writer.transport.wire import Network
-from tests.lifetimes.lifetime_helpers import WAYS, busy_slots, cancelled_at, slot_of, until
+from tests.lifetimes.lifetime_helpers import WAYS, busy_slots, cancelled_at, clients_of, until
 from tests.transport.opening_helpers import HANGS, KEY, MESSAGES, WHOLE, mock_client, stream_to
 
 ASK: dict[str, Any] = {"model": "m", "messages": MESSAGES}
@@ -852,8 +852,8 @@ async def test_cancelled_at_every_step_before_the_headers(
         for way in WAYS[anyio_backend_name]:
             for step in itertools.count(1):
                 got_through = await cancelled_at(step, way, enter)
-                slot = slot_of(writer)
-                assert slot is None or not busy_slots(slot.client)
+                clients = clients_of(writer)
+                assert clients is None or not busy_slots(*clients.all)
                 if got_through:
                     break
             assert step > 5, "nothing was cancelled"
