@@ -66,6 +66,7 @@ class Redaction:
 
     def clean_request(self, request: Any) -> None:
         """Take them out of a request that was sent: errors carry it, and are pickled."""
+        self.learn(request)  # again: a client's ``auth`` adds its own while it sends
         self.clean_headers(request)
         url = cleaned = str(request.url)
         for secret in self._secrets:

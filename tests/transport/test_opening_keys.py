@@ -7,6 +7,7 @@ import logging
 import pickle
 import pprint
 import traceback
+from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -256,6 +257,23 @@ async def test_other_credentials_are_not_shown_either(given: Any, status: int) -
     assert SECRET not in unquote(str(caught.value.request.url))
     assert SECRET.encode() not in pickle.dumps(caught.value)
     assert "[a credential]" in str(caught.value.body)
+
+
+@pytest.mark.parametrize("module", [httpx, httpx2])
+async def test_nor_those_of_a_client_of_ones_own(module: Any) -> None:
+    """Its ``auth`` puts them in while it sends."""
+    password = "another-9876543210"
+    basic = b64encode(f"me:{password}".encode()).decode()
+    async with (
+        ChatServer(echo(401, kind="text")) as server,
+        module.AsyncClient(trust_env=False, auth=("me", password)) as client,
+    ):
+        with pytest.raises(AuthenticationError) as caught:
+            async with stream_to(server, client=client):
+                pass
+    assert server.requests[0].header("authorization") == f"Basic {basic}"
+    assert basic not in everything_shown(caught.value)
+    assert basic.encode() not in pickle.dumps(caught.value)
 
 
 async def test_other_headers_are_shown() -> None:
