@@ -43,7 +43,6 @@ class Lifetime(Changing):
         "_host_id",
         "_is_broken_off",
         "_kind",
-        "_no_children",
         "_raised",
         "_tasks",
         "_tools",
@@ -74,7 +73,6 @@ class Lifetime(Changing):
         self._tasks = anyio.create_task_group()
         self._raised: weakref.WeakSet[WriterError] | None = None  # copies of that error
         self._children = 0
-        self._no_children: anyio.Event | None = None  # of a block that waits for that
         self._tools = 0
         self._is_broken_off = False  # the block was left by an exception
 
@@ -233,8 +231,7 @@ class Lifetime(Changing):
                 await awaitable
             finally:
                 self._children -= 1
-                if not self._children and self._no_children is not None:
-                    self._no_children.set()
+                self.notify()
 
         self._tasks.start_soon(run, name=name or fn)
         self._children += 1
@@ -257,8 +254,7 @@ class Lifetime(Changing):
     async def wait_for_children(self) -> None:
         """Wait until no task of the caller's runs."""
         while self._children:
-            self._no_children = anyio.Event()
-            await self._no_children.wait()
+            await self.wait_for_change()
 
     # Its stages, and the outcome.
 
@@ -281,8 +277,9 @@ class Lifetime(Changing):
 
     def demand(self) -> None:
         """Somebody wants events: reading may start."""
-        self.is_demanded = True
-        self.notify()
+        if not self.is_demanded:
+            self.is_demanded = True
+            self.notify()
 
     async def wait_for_demand(self) -> None:
         """Wait until somebody wants events."""
