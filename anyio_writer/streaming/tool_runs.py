@@ -93,8 +93,8 @@ class ToolRunner(Changing):
         self._observers = observers
         # A tool sees the context variables of who called run_tools, not of the stream's own task.
         self._context = copy_context()
-        # Waiting for the limit, and whether they are refused.
-        self._queue: deque[tuple[FunctionToolCallArgumentsDoneEvent, bool]] = deque()
+        self._queue: deque[FunctionToolCallArgumentsDoneEvent] = deque()  # waiting for the limit
+        self._refused: list[FunctionToolCallArgumentsDoneEvent] = []  # cut off, and not run
         self.results: Final[list[tuple[int, ToolResult]]] = []
         """Of each call its choice and what came of it, in the order of their ends."""
         self._scopes: set[anyio.CancelScope] = set()  # of the calls that run
@@ -129,15 +129,14 @@ class ToolRunner(Changing):
 
     def take(self, events: Batch) -> None:
         """Run the calls that are done by these events, now or when the limit lets them."""
-        self._add(
-            (each, False) for each in events if type(each) is FunctionToolCallArgumentsDoneEvent
-        )
+        self._add(each for each in events if type(each) is FunctionToolCallArgumentsDoneEvent)
 
     def refuse(self, calls: Iterable[FunctionToolCallArgumentsDoneEvent]) -> None:
         """Let these calls fail without running them: they were cut off."""
-        self._add((each, True) for each in calls)
+        self._refused += calls
+        self._add(self._refused)
 
-    def _add(self, calls: Iterable[tuple[FunctionToolCallArgumentsDoneEvent, bool]]) -> None:
+    def _add(self, calls: Iterable[FunctionToolCallArgumentsDoneEvent]) -> None:
         if not self._is_broken_off:
             self._queue.extend(calls)
             self._start_some()
@@ -158,26 +157,23 @@ class ToolRunner(Changing):
 
     def _start_some(self) -> None:
         while self._queue and len(self._scopes) < self._limit:
-            call, is_refused = self._queue.popleft()
+            call = self._queue.popleft()
             scope = anyio.CancelScope()
             self._scopes.add(scope)
-            run = partial(self._run, call, scope, is_refused=is_refused)
+            run = partial(self._run, call, scope)
             self._context.run(self._lifetime.start_tool, run, f"tool {call.name}")
 
     async def _run(
-        self,
-        call: FunctionToolCallArgumentsDoneEvent,
-        scope: anyio.CancelScope,
-        *,
-        is_refused: bool,
+        self, call: FunctionToolCallArgumentsDoneEvent, scope: anyio.CancelScope
     ) -> None:
         result: ToolResult | None = None
         try:
             with scope:
-                if self._observers is None or is_refused or call.name not in self._tools:
-                    result = await self._answer(call, is_refused=is_refused)
-                else:
+                is_run = call.name in self._tools and call not in self._refused
+                if self._observers is not None and is_run:
                     result = await self._answer_observed(call, self._observers)
+                else:
+                    result = await self._answer(call)
         finally:
             self._scopes.discard(scope)
             if result is None:
@@ -194,7 +190,7 @@ class ToolRunner(Changing):
         result, error = None, None
         observers.tell(ToolStarted(stream=self._stream, call=call))
         try:
-            result = await self._answer(call, is_refused=False)
+            result = await self._answer(call)
         except BaseException as exc:
             error = exc
             raise
@@ -204,12 +200,10 @@ class ToolRunner(Changing):
         finally:
             observers.tell(ToolEnded(stream=self._stream, call=call, result=result, error=error))
 
-    async def _answer(
-        self, call: FunctionToolCallArgumentsDoneEvent, *, is_refused: bool
-    ) -> ToolResult:
+    async def _answer(self, call: FunctionToolCallArgumentsDoneEvent) -> ToolResult:
         value, error = None, None
         try:
-            value = await (_refuse(call) if is_refused else self._call(call))
+            value = await self._call(call)
             content = _content_of(value, call.name)
         except Exception as exc:
             if self._on_error == "raise":
@@ -226,6 +220,11 @@ class ToolRunner(Changing):
         )
 
     async def _call(self, call: FunctionToolCallArgumentsDoneEvent) -> Any:
+        if call in self._refused:  # the model is told, and may call again
+            raise WriterError(
+                f"The call of {call.name} was cut off. Its arguments are incomplete, so it was not "
+                "run."
+            )
         tool = self._tools.get(call.name)
         if tool is None:
             known = ", ".join(sorted(self._tools)) or "none"
@@ -299,13 +298,6 @@ class ToolRuns(Uncopied):
         """
         await self._runner.until_more(count)
         return [result for _, result in self._runner.results[count:]]
-
-
-async def _refuse(call: FunctionToolCallArgumentsDoneEvent) -> None:
-    """The result of a call that was cut off. It is sent to the model, which may call again."""
-    raise WriterError(
-        f"The call of {call.name} was cut off. Its arguments are incomplete, so it was not run."
-    )
 
 
 def _is_being_cancelled() -> bool:
