@@ -128,7 +128,9 @@ def open_conversation(
 
     ::
 
-        async with open_conversation(model=..., messages=[...], tools=[weather]) as conversation:
+        async with open_conversation(
+            model="palmyra-x5", messages=[...], tools=[weather]
+        ) as conversation:
             async for event in conversation:
                 ...
 

@@ -33,6 +33,7 @@ python_display_short_literal_types = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 default_role = "code"
+smartquotes_action = "D"  # dashes only: in docstrings, "" is the empty text
 toc_object_entries_show_parents = "hide"
 
 highlight_language = "none"  # a block without a language is no Python
@@ -40,6 +41,7 @@ html_theme = "furo"
 html_title = f"anyio-writer {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_copy_source = False
 html_show_sourcelink = False
 pygments_style = "friendly"
@@ -61,7 +63,12 @@ NAMED = {
     "Reply | Callable[[RecordedRequest], Reply]": "anyio_writer.testing.AnyReply",
     "Callable[[RecordedRequest], Reply]": "anyio_writer.testing.ReplyBuilder",
     "Sleep | Hold | Cut | Reset | Stall | Raw": "anyio_writer.testing.Step",
-    "TypedObject": "anyio_writer.Tool",
+}
+# At run time, the fields of a request have the types that msgspec checks.
+CHECKED = {
+    "anyio_writer.ChatRequest.messages": ("Message", "anyio_writer.MessageParam"),
+    "anyio_writer.ChatRequest.tools": ("TypedObject", "anyio_writer.Tool"),
+    "anyio_writer.Message.content": ("TypedObject", "dict[str, Any]"),
 }
 # More options than this are fields of a request, and are described with `ChatRequest`.
 MOST_OPTIONS = 15
@@ -116,6 +123,8 @@ def shorten_types(
     for number, line in enumerate(lines):
         if line.startswith(":vartype "):
             _, field, types = line.split(":", 2)
+            if names := CHECKED.get(f"{name}.{field.removeprefix('vartype ')}"):
+                types = re.sub(pattern_of(names[0]), names[1], types)
             types = re.sub(r"(?<![\w.~])(?:\w+\.)+\w+", r"~\g<0>", with_names(types))
             lines[number] = f":{field}:{types}"
 

@@ -335,7 +335,8 @@ class Relay(Log):
         ::
 
             async with relay.open_stream("answer:42") as stream:
-                async for event in stream: ...
+                async for event in stream:
+                    ...
 
         Entering it raises ``UnknownKeyError`` if there is no answer. Iteration raises the error of
         the producer's stream: the same class, message, status, body and request ID, with the
@@ -522,8 +523,12 @@ class Relay(Log):
 
         ::
 
-            async with relay.start_or_join("answer:42", lambda: writer.chat.stream(...)) as stream:
-                async for event in stream: ...
+            def ask() -> ChatCompletionStream[None]:
+                return writer.chat.stream(...)
+
+            async with relay.start_or_join("answer:42", ask) as stream:
+                async for event in stream:
+                    ...
 
         Of all callers with the same key, exactly one calls ``open_stream``, so the model gets one
         request. The task that publishes the answer belongs to the relay: it goes on after this

@@ -33,7 +33,7 @@ PAGES: Final = sorted(DOCS.rglob("*.md"))
 BIN: Final = Path(sys.executable).parent
 SERVERS: Final = ("anyio-writer serve", "uvicorn ", "hypercorn ", "redis-server ")
 USUAL_PORTS: Final = re.compile(r"\b(?:80\d\d|6379)\b")
-LANGUAGES: Final = {"python", "sh", "text", "json", "toml", "ini"}
+LANGUAGES: Final = {"python", "sh", "text", "json", "toml", "ini", "promql"}
 # `tox -e bench` takes half an hour, and plain tox runs these tests.
 NOT_RUN: Final = ("tox", ".venv", "python -m benchmarks")
 # Plugins of pytest, which a page has only if it installs them.

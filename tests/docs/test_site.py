@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -100,3 +102,15 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
         and not (module is not testing and f"anyio_writer.{name}" in documented)
     ]
     assert not missing
+
+
+def test_the_reference_can_be_taken_in(site: Path) -> None:
+    """A function has one signature, or two; no class spells out a union that has a name."""
+    for path in sorted((site / "reference").glob("*.html")):
+        text = path.read_text(encoding="utf-8")
+        for entry in re.findall(r'<dl class="py [^"]*">(.*?)<dd>', text, re.DOTALL):
+            assert entry.count("<dt") <= 2, entry
+        shown = html.unescape(re.sub(r"<[^>]+>", "", text))
+        for noise in ("Alias for field number", "RefusalDeltaEvent | "):
+            assert noise not in shown, path.name
+        assert not re.search(r"exception anyio_writer\.\w+\(", shown)

@@ -57,7 +57,7 @@ class Case:
     def body(self) -> Body:
         ending: dict[str, list[Any]] = {
             "goes on": [STALL],
-            "ends well": [self.now, chunk(None, "stop")],
+            "ends normally": [self.now, chunk(None, "stop")],
             "ends and does not fit": [self.now, chunk(None, "stop")],
             "fails": [self.now],
             "has failed, no call has raised it": [],
@@ -140,7 +140,7 @@ class Case:
 
     def check_what_its_tasks_saw(self) -> None:
         readers = int(self.tasks[0]) if "reading" in self.tasks else 0
-        errors = 0 if self.stream == "ends well" else readers
+        errors = 0 if self.stream == "ends normally" else readers
         if self.stream.startswith("ends"):
             assert self.read.count("content.delta") == readers
             assert self.read.count("content.done") == readers
