@@ -312,6 +312,15 @@ def read(
             metavar="COUNT", parser=bounds.count, help="How many events at the start to leave out."
         ),
     ] = 0,
+    generation: Annotated[
+        int | None,
+        typer.Option(
+            metavar="NUMBER",
+            parser=bounds.some,
+            help="Which of the key's answers that is, as `relay status` prints it. Fail if the key "
+            "has another one by now.",
+        ),
+    ] = None,
     wait: Annotated[
         float,
         typer.Option(
@@ -327,7 +336,10 @@ def read(
 ) -> None:
     """Print an answer or a conversation from its start, while it runs or after it."""
     place = relay.Place(redis=redis, prefix=prefix, key=key)
-    supervise(partial(relay.read, place, skip=skip, wait=wait, as_json=as_json), backend)
+    supervise(
+        partial(relay.read, place, skip=skip, generation=generation, wait=wait, as_json=as_json),
+        backend,
+    )
 
 
 @relay_app.command(cls=Command)

@@ -42,7 +42,9 @@ async def publish(place: Place, question: Question, *, as_json: bool) -> None:
         await _print_status(await relay.status(place.key), out, as_json=as_json)
 
 
-async def read(place: Place, *, skip: int, wait: float, as_json: bool) -> None:
+async def read(
+    place: Place, *, skip: int, generation: int | None, wait: float, as_json: bool
+) -> None:
     """Print an answer from its start, while it runs or after it.
 
     Raises:
@@ -53,10 +55,10 @@ async def read(place: Place, *, skip: int, wait: float, as_json: bool) -> None:
     label = f"waiting for {place.key}"
     async with _relay_at(place) as relay, failures_shown(out, tally, as_json=as_json):
         try:
-            stream = relay.open_stream(place.key, skip=skip, wait=wait)
+            stream = relay.open_stream(place.key, skip=skip, generation=generation, wait=wait)
             await show(stream, out, tally, label=label, as_json=as_json)
         except WrongKindError:  # raised before the first event
-            conversation = relay.open_conversation(place.key, skip=skip)
+            conversation = relay.open_conversation(place.key, skip=skip, generation=generation)
             await show(conversation, out, tally, label=label, as_json=as_json)
 
 

@@ -26,8 +26,12 @@ from .sharing import SharedWaits
 if TYPE_CHECKING:
     from .connections import Connections
 
-_READ_AT_ONCE: Final = 64
-"""How many entries one read brings at most. Each is ``flush_bytes`` or a single chunk."""
+_READ_AT_ONCE: Final = 16
+"""How many entries one read brings at most.
+
+Each is ``flush_bytes`` or a single chunk, so by default a reply has at most 1 MiB. It must arrive
+within a third of a lease, and other replies wait behind it: those to producers, too.
+"""
 
 _FIELD: Final = b"d"
 """The name of an entry's only field."""

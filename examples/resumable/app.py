@@ -22,6 +22,7 @@ answer's key can read and stop it, so keys are random.
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import AsyncGenerator
 from functools import partial
@@ -96,8 +97,7 @@ async def start(request: Request) -> Response:
 async def follow(request: Request) -> EventStream:
     """Send an answer from behind the last event that the browser has."""
     last = request.headers.get("last-event-id", "")
-    skip = int(last) if last.isascii() and last.isdigit() else 0
-    return EventStream(partial(send, request.state.relay, request.path_params["key"], skip))
+    return EventStream(partial(send, request.state.relay, request.path_params["key"], last))
 
 
 async def stop(request: Request) -> Response:
@@ -109,16 +109,21 @@ async def stop(request: Request) -> Response:
     return Response(status_code=202 if is_running else 409)
 
 
-async def send(relay: Relay, key: str, skip: int, emit: Emit) -> None:
-    """Send one browser all there is behind ``skip`` events, what comes, and how it ended."""
+async def send(relay: Relay, key: str, last: str, emit: Emit) -> None:
+    """Send one browser all there is behind the ``last`` event, what comes, and how it ended.
+
+    An event's ID is its number behind that of the answer. So a browser never goes on in the middle
+    of another answer, which a key has when it was asked for anew.
+    """
     await emit(b"retry: 500\n\n")  # milliseconds until it connects again
-    seen = skip
+    known = re.fullmatch(r"([1-9]\d*)-(\d+)", last, re.ASCII)
+    generation, seen = map(int, known.groups()) if known else (None, 0)
     try:
-        async with relay.open_stream(key, skip=skip) as stream:
+        async with relay.open_stream(key, skip=seen, generation=generation) as stream:
             async for batch in stream.batches():
                 # Every event counts, whether or not a browser wants it.
                 deltas = [
-                    frame("delta", event.delta, number)
+                    frame("delta", event.delta, f"{stream.generation}-{number}")
                     for number, event in enumerate(batch, seen + 1)
                     if isinstance(event, ContentDeltaEvent)
                 ]
@@ -146,9 +151,9 @@ def last_word(error: WriterError) -> tuple[str, str]:
     return "failed", explain(error)
 
 
-def frame(name: str, data: object, number: int | None = None) -> bytes:
+def frame(name: str, data: object, event_id: str = "") -> bytes:
     """One server-sent event; its data is JSON, which is never empty and has no line breaks."""
-    head = b"" if number is None else b"id: %d\n" % number
+    head = f"id: {event_id}\n".encode() if event_id else b""
     return b"%bevent: %b\ndata: %b\n\n" % (head, name.encode(), msgspec.json.encode(data))
 
 

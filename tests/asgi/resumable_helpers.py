@@ -60,9 +60,13 @@ class Service:
 class Message:
     """One server-sent event."""
 
-    number: int | None
+    id: str
     name: str
     data: Any
+
+    @property
+    def number(self) -> int:
+        return int(self.id.partition("-")[2])
 
 
 class Reader:
@@ -83,8 +87,8 @@ class Reader:
             name, _, value = line.partition(": ")
             fields[name] = value
             if name == "data":
-                number = int(fields["id"]) if "id" in fields else None
-                self.messages.append(Message(number, fields["event"], json.loads(value)))
+                message = Message(fields.get("id", ""), fields["event"], json.loads(value))
+                self.messages.append(message)
                 return self.messages[-1]
         return None
 
@@ -116,8 +120,8 @@ async def ask(app: App, topic: str = "Why?") -> str:
 
 
 @contextlib.asynccontextmanager
-async def reading(app: App, key: str, last: int | None = None) -> AsyncGenerator[Reader]:
-    headers = {} if last is None else {"last-event-id": str(last)}
+async def reading(app: App, key: str, last: str = "") -> AsyncGenerator[Reader]:
+    headers = {"last-event-id": last} if last else {}
     async with (
         httpx.AsyncClient(base_url=app.url, trust_env=False, timeout=PATIENCE) as client,
         client.stream("GET", f"/answers/{key}", headers=headers) as response,

@@ -10,7 +10,8 @@ from typing import Final
 import anyio
 import pytest
 
-from anyio_writer.relay import MemoryRelay
+from anyio_writer import chat_stream_from
+from anyio_writer.relay import MemoryRelay, Relay
 from anyio_writer.testing import (
     ChatServer,
     Cut,
@@ -18,6 +19,7 @@ from anyio_writer.testing import (
     Reply,
     chunks_reply,
     error_reply,
+    sse_event,
     text_reply,
     writer_chunks,
 )
@@ -106,7 +108,7 @@ async def test_a_browser_goes_on_elsewhere_after_each_event(
     gate = anyio.Event()
     model.add(held(gate))
     key = await ask(pair[0])
-    last, text, turn = None, "", 0
+    last, number, text, turn = "", 0, "", 0
     with anyio.fail_after(PATIENCE):
         while True:
             async with reading(pair[turn % 2], key, last) as reader:
@@ -114,8 +116,9 @@ async def test_a_browser_goes_on_elsewhere_after_each_event(
             assert message is not None
             if message.name != "delta":
                 break
-            assert last is None or message.number > last
-            last, turn, text = message.number, turn + 1, text + message.data
+            assert message.number > number
+            last, number = message.id, message.number
+            turn, text = turn + 1, text + message.data
             if text == BEGIN:
                 gate.set()
     assert (message.name, message.data) == ("done", "stop")
@@ -225,23 +228,53 @@ async def test_what_is_not_there(quiet: list[App], model: ChatServer) -> None:
     for topic in ("", " ", "x" * 201):
         assert (await post(quiet[0], "/answers", topic)).status_code == 400
     assert (await post(quiet[0], "/answers/unknown/stop")).status_code == 409
-    for last in (None, 12):
+    for last in ("", "12", "1-12", "0-1", "1-x"):
         async with reading(quiet[0], "unknown", last) as reader:
             assert await reader.end() == ("failed", "This answer is no longer kept.")
     assert model.requests == []
 
 
-async def test_without_redis_the_browser_is_left_to_connect_again() -> None:
-    sent: list[bytes] = []
+async def sent(relay: Relay, last: str) -> list[bytes]:
+    """What the application sends to a browser that has the ``last`` event."""
+    messages: list[bytes] = []
 
     async def emit(data: bytes, *, more: bool = True) -> None:
-        sent.append(data)
+        messages.append(data)
 
+    await app_module.send(relay, "key", last, emit)
+    assert messages[0] == b"retry: 500\n\n"
+    return messages[1:]
+
+
+async def test_without_redis_the_browser_is_left_to_connect_again() -> None:
     closed = MemoryRelay()
     async with closed:
         pass
-    await app_module.send(closed, "key", 3, emit)
-    assert sent == [b"retry: 500\n\n"]
+    assert await sent(closed, "1-3") == []
+
+
+async def body_of(text: str) -> AsyncGenerator[bytes]:
+    for each in writer_chunks(text):
+        yield sse_event(each)
+
+
+async def test_a_browser_does_not_go_on_in_another_answer() -> None:
+    """As when the answer was lost, and somebody has asked for it anew under its key."""
+    async with MemoryRelay() as relay:
+        for text in ("Yes, of course.", "No, by no means."):
+            await relay.expire("key")
+            async with chat_stream_from(body_of(text)) as stream:
+                await relay.publish("key", stream)
+            if text.startswith("Yes"):
+                first = (await relay.status("key")).generation
+        second = (await relay.status("key")).generation
+        (lost,) = await sent(relay, f"{first}-4")
+        assert b"event: failed" in lost
+        assert b"id:" not in lost
+        rest = b"".join(await sent(relay, f"{second}-4"))
+        assert b"event: done" in rest
+        assert b'data: "No' not in rest
+        assert b'data: "No' in b"".join(await sent(relay, ""))
 
 
 async def test_the_demonstration(tmp_path: Path) -> None:

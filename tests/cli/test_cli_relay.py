@@ -133,6 +133,15 @@ def test_events_are_read(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().out.splitlines() == lines[3:]
 
 
+def test_an_answer_is_not_taken_for_an_earlier_one(capfd: pytest.CaptureFixture[str]) -> None:
+    asked = ["relay", "read", "answer", "--skip", "3", "--generation"]
+    assert main([*asked, "1"]) == Exit.BROKEN_ANSWER
+    shown = capfd.readouterr()
+    assert shown.out == ""
+    assert "another one has begun" in shown.err
+    assert main([*asked, "0"]) == Exit.USAGE
+
+
 def test_what_had_arrived_before_a_failure_is_read(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

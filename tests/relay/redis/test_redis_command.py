@@ -8,10 +8,11 @@ import anyio
 import pytest
 
 from anyio_writer.cli.exits import Exit
+from anyio_writer.relay import RedisRelay
 from anyio_writer.testing import ChatServer, Hold, chunks_reply, writer_chunks
 from tests.cli.cli_helpers import errors_of, output_of, run_command, started
 from tests.relay.redis.redis_server import RedisServer
-from tests.relay.relay_helpers import HANGS
+from tests.relay.relay_helpers import HANGS, hello, publish
 
 OPENING, *WORDS, LAST = writer_chunks("One two three")
 BACKENDS = ["asyncio", "trio"]
@@ -57,6 +58,21 @@ async def test_ctrl_c_stops_the_answer(redis: RedisServer, backend: str) -> None
                 assert await reading.wait() == Exit.BROKEN_ANSWER
                 assert b"stopped by its producer" in await errors_of(reading)
             assert await publishing.wait() == Exit.TERMINATED
+
+
+async def test_who_goes_on_reading_names_the_answer(redis: RedisServer) -> None:
+    place = ("answer", "--redis", redis.url)
+    async with RedisRelay(redis.url) as relay:
+        await publish(relay, "answer", hello())
+        status = await run_command("relay", "status", *place, "--json")
+        asked = ("relay", "read", *place, "--skip", "4", "--generation")
+        generation = str(json.loads(status.stdout)["generation"])
+        ended = await run_command(*asked, generation)
+        assert (ended.returncode, ended.stdout) == (Exit.OK, b"world\n")
+        await relay.expire("answer")
+        await publish(relay, "answer", hello())
+        ended = await run_command(*asked, generation)
+        assert (ended.returncode, ended.stdout) == (Exit.BROKEN_ANSWER, b"")
 
 
 async def test_a_password_is_not_shown(redis: RedisServer) -> None:
