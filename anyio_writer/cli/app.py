@@ -37,7 +37,7 @@ _Temperature = Annotated[
 ]
 _MaxTokens = Annotated[
     int | None,
-    typer.Option(metavar="COUNT", parser=bounds.some, help="The most tokens to generate."),
+    typer.Option(metavar="COUNT", parser=bounds.some, help="The maximum number of tokens."),
 ]
 _BaseURL = Annotated[
     str | None,
@@ -67,7 +67,7 @@ _Timeout = Annotated[
     typer.Option(
         metavar="SECONDS",
         parser=bounds.limit,
-        help="How long all of it may take. Default: no limit.",
+        help="A time limit for everything. Default: none.",
     ),
 ]
 _Text = Annotated[
@@ -132,11 +132,11 @@ def chat(
     ] = None,
     otel: Annotated[
         bool,
-        typer.Option("--otel", help="Export to OpenTelemetry, as its environment variables say."),
+        typer.Option("--otel", help="Export to OpenTelemetry, as its OTEL_* variables say."),
     ] = False,
     backend: _Backend = Backend.ASYNCIO,
 ) -> None:
-    """Ask a model, and print its answer as it comes.
+    """Ask a model, and print its answer as it arrives.
 
     The key is read from the environment variable WRITER_API_KEY only.
 
@@ -251,14 +251,14 @@ _Redis = Annotated[
         envvar="REDIS_URL",
         show_envvar=False,
         metavar="URL",
-        help="Redis or Valkey, such as redis://localhost:6379/0. Else REDIS_URL, which keeps a "
-        "password out of the list of processes.",
+        help="Redis or Valkey, such as redis://localhost:6379/0. Default: REDIS_URL, which keeps a "
+        "password out of the process list.",
     ),
 ]
 _Prefix = Annotated[
-    str, typer.Option(metavar="TEXT", help="What the relay's keys in Redis begin with.")
+    str, typer.Option(metavar="TEXT", help="The prefix of the relay's keys in Redis.")
 ]
-_Key = Annotated[str, typer.Argument(metavar="KEY", help="Which answer.")]
+_Key = Annotated[str, typer.Argument(metavar="KEY", help="The key of the answer.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -280,10 +280,10 @@ def publish(
     as_json: _Json = False,
     backend: _Backend = Backend.ASYNCIO,
 ) -> None:
-    """Ask a model, and publish its answer until the end.
+    """Ask a model, and publish its answer until it ends.
 
-    Then print what the relay knows of it, as 'status' does. Ctrl-C stops the answer, and its
-    readers learn that.
+    Then print what the relay knows about it, as 'status' does. Ctrl-C stops the answer, also for
+    its readers.
     """
     question = run.Question(
         prompt=run.read_prompt(prompt),
@@ -309,7 +309,7 @@ def read(
     skip: Annotated[
         int,
         typer.Option(
-            metavar="COUNT", parser=bounds.count, help="How many events at the start to leave out."
+            metavar="COUNT", parser=bounds.count, help="How many events to leave out at the start."
         ),
     ] = 0,
     generation: Annotated[
@@ -326,7 +326,7 @@ def read(
         typer.Option(
             metavar="SECONDS",
             parser=bounds.seconds,
-            help="How long to wait for an answer that nobody has begun yet.",
+            help="How long to wait for an answer that has not started yet.",
         ),
     ] = 0.0,
     as_json: Annotated[
@@ -351,7 +351,7 @@ def stop(
     as_json: _Json = False,
     backend: _Backend = Backend.ASYNCIO,
 ) -> None:
-    """Ask the producer of an answer to stop, wherever it runs."""
+    """Stop an answer, wherever its producer runs."""
     place = relay.Place(redis=redis, prefix=prefix, key=key)
     supervise(partial(relay.stop, place, as_json=as_json), backend)
 

@@ -16,10 +16,10 @@ from .view import Tally, note, statistics_table
 
 TEXT: Final = (
     "Structured concurrency gives every task a parent that waits for it. A block that starts "
-    "tasks does not end before they do, so nothing keeps running that nobody remembers. An error "
-    "in one task stops its siblings and comes out where they were started. Cancelling a block "
-    "cancels all that is inside, and each part cleans up behind itself on the way out: press "
-    "Ctrl-C, and the connection this text comes through is closed before the program ends.\n"
+    "tasks does not end before they do, so no task is forgotten and left running. An error in one "
+    "task cancels its siblings, and is raised where they were started. Cancelling a block cancels "
+    "everything inside it, and each part cleans up after itself. Press Ctrl-C, and the connection "
+    "that brings this text is closed before the program ends.\n"
 )
 
 

@@ -65,10 +65,10 @@ MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.CONNECTION: "no connection, or it broke",
     Exit.TIMEOUT: "a time limit ran out",
     Exit.BROKEN_ANSWER: "the answer was cut off, or the server sent an error in it",
-    Exit.NO_ANSWER: "the relay has no such answer, or nobody produces it",
+    Exit.NO_ANSWER: "the relay has no such answer, or it has no producer",
     Exit.KEY_TAKEN: "the relay's key has a producer, or an answer that has ended",
     Exit.INTERRUPTED: "Ctrl-C",
-    Exit.PIPE: "the reader of the output left",
+    Exit.PIPE: "the program that reads the output has ended",
     Exit.TERMINATED: "SIGTERM",
 }
 

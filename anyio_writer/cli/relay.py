@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -15,7 +15,7 @@ from .exits import CommandError, Exit, explain
 from .output import Output
 from .run import Question, failures_shown, json_of, open_question, show
 from .text import harmless, harmless_json, one_line
-from .view import Tally
+from .view import Tally, spinner
 
 _TIME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 
@@ -30,7 +30,7 @@ class Place:
 
 
 async def publish(place: Place, question: Question, *, as_json: bool) -> None:
-    """Ask, publish the answer until its end, and print what the relay knows of it then.
+    """Ask, publish the answer until its end, and print what the relay knows about it then.
 
     Raises:
         CommandError: Any failure. Readers get the one that ended the answer, too.
@@ -74,13 +74,13 @@ async def stop(place: Place, *, as_json: bool) -> None:
     if as_json:
         await out.write(json_of({"key": place.key, "stopping": is_running}))
     if not is_running:
-        raise CommandError(f"nobody produces {one_line(place.key)}.", Exit.NO_ANSWER)
+        raise CommandError(f"{one_line(place.key)} has no producer.", Exit.NO_ANSWER)
     if not as_json:
         await out.write(f"{harmless(place.key)} will stop within a second.\n")
 
 
 async def status(place: Place, *, as_json: bool) -> None:
-    """Print what the relay knows of an answer.
+    """Print what the relay knows about an answer.
 
     Raises:
         CommandError: There is no answer, or something failed.
@@ -90,13 +90,16 @@ async def status(place: Place, *, as_json: bool) -> None:
         found = await relay.status(place.key)
     await _print_status(found, out, as_json=as_json)
     if found.state == "unknown":
-        raise CommandError(f"the relay knows no answer {one_line(place.key)}.", Exit.NO_ANSWER)
+        raise CommandError(f"the relay has no answer {one_line(place.key)}.", Exit.NO_ANSWER)
 
 
 @asynccontextmanager
 async def _relay_at(place: Place) -> AsyncGenerator[Relay]:
     try:
-        async with RedisRelay(place.redis, prefix=place.prefix) as relay:
+        async with AsyncExitStack() as stack:
+            with spinner("connecting to Redis"):  # tried for as long as a lease
+                relay = RedisRelay(place.redis, prefix=place.prefix)
+                await stack.enter_async_context(relay)
             yield relay
     except WriterError as exc:
         raise explain(exc) from exc

@@ -237,8 +237,8 @@ def open_question(
             raise InvalidParameterError("the prompt or an option is not UTF-8.") from None
     if not os.environ.get(_KEY, "").strip():
         raise ConfigurationError(
-            f"there is no API key: set the environment variable {_KEY} (any value does for a "
-            "server that wants none). 'anyio-writer demo' works without."
+            f"there is no API key: set the environment variable {_KEY}. If the server needs "
+            "none, set it to any value. 'anyio-writer demo' works without a key."
         )
     messages: list[Message] = [{"role": "user", "content": question.prompt}]
     if question.system is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -58,7 +59,11 @@ async def serve(replies: Iterable[str], style: Style, *, host: str, port: int) -
         try:
             await running.enter_async_context(server)
         except OSError as exc:
-            said = one_line(f"cannot listen on {host}:{port}: {exc.strerror or exc}")
+            # An event loop adds the address to what the system says. A name that is not known has
+            # a number of its own.
+            number = exc.errno or 0
+            said = os.strerror(number) if number > 0 else exc.strerror or str(exc)
+            said = one_line(f"cannot listen on {host}:{port}: {said}")
             raise CommandError(said, Exit.USAGE) from exc
         answers = _AUTO if words == ["auto"] else one_line(f"it answers {' · '.join(words)}", 80)
         sentence = _INTRODUCTION.format(url=server.url, answers=answers)

@@ -11,6 +11,7 @@ from typing import Final
 import anyio
 
 from .exits import Exit, QuietEnd
+from .view import warnings_shown
 
 _EXITS: Final = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
 
@@ -36,7 +37,8 @@ def run(work: Callable[[], Awaitable[None]], backend: Backend) -> None:
         QuietEnd: A signal ended it.
         Exception: What ``work`` raised, as it is.
     """
-    anyio.run(_supervise, work, backend=backend.value)
+    with warnings_shown():
+        anyio.run(_supervise, work, backend=backend.value)
 
 
 async def _supervise(work: Callable[[], Awaitable[None]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from ..protocol.events import ContentDeltaEvent
 from ..streaming.stream import ChatCompletionStream
 from .terminal import wrapped
 from .text import one_line
+
+_logger: Final = logging.getLogger("anyio_writer")
 
 # rich's yellow can hardly be read on a light background.
 _COLOURS: Final = Theme({"progress.spinner": "none", "progress.elapsed": "dim"})
@@ -68,8 +71,36 @@ def spinner(label: str) -> Generator[Callable[[], None]]:
         *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
     )
     progress.add_task(one_line(label), total=None)
-    with progress:
-        yield progress.stop
+
+    def make_room(_: logging.LogRecord) -> bool:
+        progress.stop()
+        return True
+
+    _logger.addFilter(make_room)  # it is called before a line of the log is written
+    try:
+        with progress:
+            yield progress.stop
+    finally:
+        _logger.removeFilter(make_room)
+
+
+class _Notices(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        notice(self.format(record))
+
+
+@contextmanager
+def warnings_shown() -> Generator[None]:
+    """Show warnings of the library as notices, unless ``WRITER_LOG`` shows the whole log."""
+    if _logger.hasHandlers():
+        yield
+        return
+    handler = _Notices()
+    _logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        _logger.removeHandler(handler)
 
 
 def show_statistics(stream: ChatCompletionStream[None]) -> None:

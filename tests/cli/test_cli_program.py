@@ -19,6 +19,7 @@ from anyio_writer.testing import (
     Reply,
     Stall,
     chunks_reply,
+    error_reply,
     text_reply,
     writer_chunks,
 )
@@ -160,6 +161,45 @@ async def test_a_terminal_gets_a_spinner_and_then_harmless_text(anyio_backend_na
     assert "\x1b]" not in shown
     assert "\x9b" not in shown
     assert "stop · first content after" in shown
+
+
+async def test_a_warning_does_not_run_into_the_spinner(anyio_backend_name: str) -> None:
+    go_on = anyio.Event()
+    busy = error_reply(503, headers_hold=go_on, headers={"retry-after-ms": "1"})
+    async with ChatServer(busy, text_reply("fine")) as server:
+        master, slave = pty.openpty()
+        arguments = chat_arguments(server, anyio_backend_name, "--max-retries", "1", "Hi")
+        try:
+            async with started(*arguments, stdout=slave, stderr=slave) as process:
+                os.close(slave)
+                before = await terminal_output(master, until=b"waiting for palmyra-x5")
+                go_on.set()
+                shown = before + await terminal_output(master)
+                assert await process.wait() == 0
+        finally:
+            os.close(master)
+    notice = b"anyio-writer: Attempt 1 failed with InternalServerError[503]; the request is"
+    above, _, below = shown.partition(notice)
+    assert above.endswith(b"\x1b[2K")  # the line of the spinner was erased
+    assert b"waiting" not in below
+    assert b"\r\nfine\r\n" in below
+
+
+async def test_a_warning_is_a_notice_in_a_file_too() -> None:
+    busy = error_reply(503, headers={"retry-after-ms": "1"})
+    async with ChatServer(busy, text_reply("fine")) as server:
+        done = await run_command(*chat_arguments(server, "asyncio", "--max-retries", "1", "Hi"))
+    assert done.stdout == b"fine\n"
+    assert done.stderr.startswith(b"anyio-writer: Attempt 1 failed with InternalServerError[503]; ")
+
+
+async def test_a_port_that_is_taken_is_said_plainly(anyio_backend_name: str) -> None:
+    async with ChatServer() as server:
+        port = server.url.rpartition(":")[2]
+        done = await run_command("serve", "--port", port, "--backend", anyio_backend_name)
+    assert done.returncode == 2
+    said = f"anyio-writer: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert done.stderr.decode() == said
 
 
 async def test_serve_serves_until_ctrl_c(anyio_backend_name: str) -> None:

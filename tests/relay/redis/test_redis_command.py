@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import socket
 
 import anyio
 import pytest
@@ -10,7 +13,13 @@ import pytest
 from anyio_writer.cli.exits import Exit
 from anyio_writer.relay import RedisRelay
 from anyio_writer.testing import ChatServer, Hold, chunks_reply, writer_chunks
-from tests.cli.cli_helpers import errors_of, output_of, run_command, started
+from tests.cli.cli_helpers import (
+    errors_of,
+    output_of,
+    run_command,
+    started,
+    terminal_output,
+)
 from tests.relay.redis.redis_server import RedisServer
 from tests.relay.relay_helpers import HANGS, hello, publish
 
@@ -44,6 +53,22 @@ async def test_an_answer_is_read_and_stopped_elsewhere(redis: RedisServer) -> No
     found = await run_command("relay", "status", *place, "--json")
     assert json.loads(found.stdout)["state"] == "stopped"
     assert (await run_command("relay", "stop", *place)).returncode == Exit.NO_ANSWER
+
+
+async def test_a_terminal_shows_that_it_still_tries_to_connect() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    master, slave = pty.openpty()
+    place = ("answer", "--redis", f"redis://127.0.0.1:{port}")
+    try:
+        async with started("relay", "status", *place, stdout=slave, stderr=slave) as process:
+            os.close(slave)
+            assert b"connecting to Redis" in await terminal_output(master, until=b"Redis")
+            process.terminate()
+            await terminal_output(master)
+            assert await process.wait() == Exit.TERMINATED
+    finally:
+        os.close(master)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
