@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -14,10 +15,15 @@ _INSTEAD: Final = "[the API key]"
 _INSTEAD_OF_OTHERS: Final = "[a credential]"
 
 # What carries a credential, by the names that gateways and clouds use. An idempotency key is none.
-_IS_CREDENTIAL: Final = re.compile(
+_CREDENTIAL: Final = re.compile(
     r"(?i)(?:proxy-)?authorization|(?:.*[-_])?cookie|key"
     r"|(?:.*[-_])?(?:api|subscription|access|auth)[-_]?key|(?:.*[-_])?(?:token|secret|password)"
-).fullmatch
+)
+
+
+@lru_cache(maxsize=256)
+def _is_credential(name: str) -> bool:
+    return _CREDENTIAL.fullmatch(name) is not None
 
 
 class Redaction:
@@ -32,15 +38,19 @@ class Redaction:
         self._add(api_key, _INSTEAD)
 
     def learn(self, request: Any) -> None:
-        """Take out the credentials of this request, too: not every server wants the API key."""
+        """Take out the credentials of this request, too: not every server wants the API key.
+
+        Once it was sent: a client's ``auth`` adds its own while it sends.
+        """
         for name, value in request.headers.multi_items():
-            if _IS_CREDENTIAL(name):
+            if _is_credential(name):
                 # Behind the name of a scheme, as in "Basic ...".
                 is_cookie = name.lower().endswith("cookie")
                 self._add(value if is_cookie else value.rpartition(" ")[2], _INSTEAD_OF_OTHERS)
-        for name, value in request.url.params.multi_items():
-            if _IS_CREDENTIAL(name):
-                self._add(value, _INSTEAD_OF_OTHERS)
+        if request.url.query:
+            for name, value in request.url.params.multi_items():
+                if _is_credential(name):
+                    self._add(value, _INSTEAD_OF_OTHERS)
 
     def _add(self, secret: str, instead: str) -> None:
         if len(secret) >= _SHORTEST_SECRET:
@@ -60,18 +70,22 @@ class Redaction:
 
     def clean_headers(self, message: Any) -> None:
         """Take them out of the headers of a request or a response."""
-        for name, value in message.headers.multi_items():
-            if (cleaned := self(value)) != value:
-                message.headers[name] = cleaned
+        items = message.headers.multi_items()
+        whole = "\n".join([value for _, value in items])
+        if any(map(whole.__contains__, self._secrets)):  # which is seldom so in a response
+            for name, value in items:
+                if (cleaned := self(value)) != value:
+                    message.headers[name] = cleaned
 
     def clean_request(self, request: Any) -> None:
         """Take them out of a request that was sent: errors carry it, and are pickled."""
-        self.learn(request)  # again: a client's ``auth`` adds its own while it sends
+        self.learn(request)
         self.clean_headers(request)
         url = cleaned = str(request.url)
         for secret in self._secrets:
-            for written in (secret, quote(secret, safe="")):
-                cleaned = cleaned.replace(written, "redacted")
+            cleaned = cleaned.replace(secret, "redacted")
+            if "%" in url:
+                cleaned = cleaned.replace(quote(secret, safe=""), "redacted")
         if cleaned != url:
             request.url = type(request.url)(cleaned)
 

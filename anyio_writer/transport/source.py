@@ -249,7 +249,6 @@ class HTTPSource(ByteSource):
         )
         self.response = None  # of an earlier attempt
         _add_headers(request, recorder.request_prepared(_shown_url(request), self._content))
-        self._redaction.learn(request)
         redirects = 0
         while True:
             self.request = request
@@ -286,6 +285,7 @@ class HTTPSource(ByteSource):
         except Exception as exc:
             if (response := rejected_response(exc, request)) is not None:
                 return response
+            self._redaction.learn(request)
             self._redaction.clean_exception(exc)
             clients = None if self._slot is None else self._slot.clients
             if is_transport_error(exc):
