@@ -26,6 +26,12 @@ def _is_credential(name: str) -> bool:
     return _CREDENTIAL.fullmatch(name) is not None
 
 
+def _items(headers: Any) -> list[tuple[str, str]]:
+    """As ``headers.multi_items()``, which looks for the encoding twice a header."""
+    encoding = headers.encoding
+    return [(name.decode(encoding), value.decode(encoding)) for name, value in headers.raw]
+
+
 class Redaction:
     """Takes secrets out of values, messages and exceptions.
 
@@ -42,13 +48,16 @@ class Redaction:
 
         Once it was sent: a client's ``auth`` adds its own while it sends.
         """
-        for name, value in request.headers.multi_items():
+        self._learn(_items(request.headers), request.url)
+
+    def _learn(self, headers: list[tuple[str, str]], url: Any) -> None:
+        for name, value in headers:
             if _is_credential(name):
                 # Behind the name of a scheme, as in "Basic ...".
                 is_cookie = name.lower().endswith("cookie")
                 self._add(value if is_cookie else value.rpartition(" ")[2], _INSTEAD_OF_OTHERS)
-        if request.url.query:
-            for name, value in request.url.params.multi_items():
+        if url.query:
+            for name, value in url.params.multi_items():
                 if _is_credential(name):
                     self._add(value, _INSTEAD_OF_OTHERS)
 
@@ -68,19 +77,21 @@ class Redaction:
             return {self(name): self(item) for name, item in value.items()}
         return value
 
-    def clean_headers(self, message: Any) -> None:
-        """Take them out of the headers of a request or a response."""
-        items = message.headers.multi_items()
-        whole = "\n".join([value for _, value in items])
-        if any(map(whole.__contains__, self._secrets)):  # which is seldom so in a response
-            for name, value in items:
-                if (cleaned := self(value)) != value:
-                    message.headers[name] = cleaned
+    def clean_headers(self, response: Any) -> None:
+        """Take them out of the headers of a response."""
+        self._clean(response, _items(response.headers))
+
+    def _clean(self, message: Any, headers: list[tuple[str, str]]) -> None:
+        for secret in self._secrets:
+            for name, value in headers:
+                if secret in value:
+                    message.headers[name] = self(value)
 
     def clean_request(self, request: Any) -> None:
         """Take them out of a request that was sent: errors carry it, and are pickled."""
-        self.learn(request)
-        self.clean_headers(request)
+        headers = _items(request.headers)
+        self._learn(headers, request.url)
+        self._clean(request, headers)
         url = cleaned = str(request.url)
         for secret in self._secrets:
             cleaned = cleaned.replace(secret, "redacted")
