@@ -47,6 +47,10 @@ Attributes = dict[str, Any]
 _CAPTURE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 _CAPTURING: Final = frozenset({"true", "span_only", "span_and_event"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_BITS: Final = 64
+"""How many an integer has in OTLP, the sign included."""
+_MOST_TOKENS: Final = 2**40
+"""What a server could mean. A total of more than 64 bits would stop the export of all metrics."""
 _NO_ERRORS: Final = frozenset({"complete", "closed", "cancelled"})
 """These outcomes are what somebody here wanted."""
 
@@ -404,7 +408,7 @@ def _tokens(usage: Usage | None) -> Iterable[tuple[str, int]]:
         None if completion is None else completion.reasoning_tokens,
     )
     for kind, count in zip(_TOKENS, counts, strict=True):
-        if count is not None and count >= 0:
+        if count is not None and 0 <= count <= _MOST_TOKENS:
             yield kind, count
 
 
@@ -425,7 +429,11 @@ def _request_attributes(request: _Request) -> Mapping[str, Any]:
     if is_object(request.response_format):
         is_text = request.response_format.get("type") == "text"
         found[names.OUTPUT_TYPE] = "text" if is_text else "json"
-    return found
+    return {name: value for name, value in found.items() if _fits(value)}
+
+
+def _fits(value: object) -> bool:
+    return not isinstance(value, int) or value.bit_length() < _BITS
 
 
 def _response_attributes(

@@ -228,6 +228,23 @@ async def test_odd_requests_have_spans_too(extra: Any, sdk: SDK) -> None:
     assert sdk.span("chat").attributes
 
 
+async def test_numbers_that_no_exporter_can_carry_are_not_reported(sdk: SDK) -> None:
+    """OTLP has 64 bits. A larger total would stop the export of all metrics of the process."""
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":1%s,"completion_tokens":7}}\n\n'
+    seeds = [2**70, -(2**70), 2**63 - 1]
+    bodies = [Body(*WHOLE[:-2], usage % (b"0" * 24), DONE) for _ in seeds]
+    async with client_for(*bodies) as client:
+        observer = sdk.observer()
+        for seed in seeds:
+            await read(open_chat_stream(client=client, observer=observer, seed=seed, **REQUEST))
+    reported = [dict(span.attributes or {}) for span in sdk.spans("chat")]
+    assert [each.get("gen_ai.request.seed") for each in reported] == [None, None, 2**63 - 1]
+    assert not any("gen_ai.usage.input_tokens" in each for each in reported)
+    assert sdk.points("gen_ai.client.inference.usage.input_tokens") == []
+    assert sdk.points("gen_ai.client.inference.operation.input_tokens") == []
+    assert sdk.point("gen_ai.client.inference.usage.output_tokens").value == 21
+
+
 # Contexts.
 
 
