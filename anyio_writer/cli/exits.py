@@ -145,10 +145,13 @@ def explain(error: WriterError, *, characters: int = 0) -> CommandError:
         characters: How many characters of the answer had arrived.
     """
     outcome = next(found for cls, found in OUTCOMES.items() if isinstance(error, cls))
-    parts = [one_line(_said(error)), _special_hint(error) or outcome.hint]
-    if characters and "had arrived" not in parts[0]:  # some errors know it themselves
-        parts.append(f"({characters} characters of the answer had arrived.)")
-    return CommandError(" ".join(filter(None, parts)), outcome.exit_code)
+    said = one_line(_said(error))
+    more = [_special_hint(error) or outcome.hint]
+    if characters and "had arrived" not in said:  # some errors know it themselves
+        more.append(f"({characters} characters of the answer had arrived.)")
+    if any(more) and not said.endswith((".", "!", "?")):
+        said += "."
+    return CommandError(" ".join(filter(None, (said, *more))), outcome.exit_code)
 
 
 def _special_hint(error: WriterError) -> str:

@@ -29,7 +29,7 @@ SYNTAX: Final[Mapping[str, str]] = {
     "json:JSON": "an answer in JSON",
     "call:NAME JSON [NAME JSON ...]": "tool calls, each with its arguments",
     "error:STATUS [TEXT]": "an error, such as 'error:429 slow down'",
-    "fail:TEXT": "an error in the middle of the answer",
+    "fail:TEXT": "an answer that ends with the error TEXT",
     "cut:TEXT": "a text whose end is missing",
 }
 _STATUSES: Final = range(400, 600)

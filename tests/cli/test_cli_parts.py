@@ -380,6 +380,17 @@ def test_a_terminal_gets_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "12 prompt + 1 completion tokens" in shown
 
 
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("Error code: 401 - no", "Error code: 401 - no. Is WRITER_API_KEY right?"),
+        ("Error code: 401 - No!", "Error code: 401 - No! Is WRITER_API_KEY right?"),
+    ],
+)
+def test_a_hint_begins_a_sentence(message: str, shown: str) -> None:
+    assert explain(AuthenticationError(message)).message == shown
+
+
 def test_a_simple_terminal_gets_no_spinner(monkeypatch: pytest.MonkeyPatch) -> None:
     with ChatServer(text_reply("Hi")) as server, terminal(monkeypatch, "dumb") as screen:
         assert main(chat_arguments(server, "asyncio")) == Exit.OK
