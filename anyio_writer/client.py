@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
@@ -11,20 +10,18 @@ import anyio
 from .config import (
     DEFAULT_MAX_CONNECTIONS,
     Configuration,
-    Endpoint,
-    StreamSettings,
     override,
     resolve,
 )
 from .conversation import Conversation
 from .errors import ConfigurationError
 from .numbers import check_count
-from .open import ConversationRequest, make_conversation, make_stream
+from .open import ConversationRequest, Opener
 from .request.params import ChatRequest, ResponseFormat
 from .signatures import shows_arguments_of
 from .streaming.stream import ChatCompletionStream
 from .transport.client import Client, http_module
-from .transport.slots import Slots, closed_error
+from .transport.slots import Slots
 from .uncopied import Uncopied
 
 T = TypeVar("T")
@@ -69,17 +66,16 @@ class AsyncWriter(Uncopied):
         check_count("max_connections", max_connections, ConfigurationError)
         if client is not None:
             http_module(client)
-        self._set_up(Slots(client, max_connections), endpoint, settings)
+        slots = Slots(client, max_connections)
+        self._set_up(slots, Opener(endpoint, settings, slots))
 
-    def _set_up(self, slots: Slots, endpoint: Endpoint, settings: StreamSettings) -> None:
+    def _set_up(self, slots: Slots, opener: Opener) -> None:
         self._slots = slots
-        self._endpoint = endpoint
-        self._settings = settings
-        self._is_closed = False
-        self.chat: Chat = Chat(self._open, settings)
+        self._opener = opener
+        self.chat: Chat = Chat(opener)
 
     def __repr__(self) -> str:
-        url = self._endpoint.url
+        url = self._opener.endpoint.url
         return f"AsyncWriter(url={url!r}, max_connections={self._slots.max_connections})"
 
     @shows_arguments_of(Configuration)
@@ -108,7 +104,8 @@ class AsyncWriter(Uncopied):
                 f"{shared[0]} belongs to the connections, which with_options() shares; make "
                 "another AsyncWriter."
             )
-        return _View(self._slots, *override(self._endpoint, self._settings, options))
+        endpoint, settings = override(self._opener.endpoint, self._opener.settings, options)
+        return _View(self._slots, Opener(endpoint, settings, self._slots))
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,24 +124,19 @@ class AsyncWriter(Uncopied):
         This takes ``Limits.cleanup_time`` at most. Streams that are still open fail. Connections of
         other event loops are closed when those loops end.
         """
-        with anyio.move_on_after(self._settings.limits.cleanup_time, shield=True):
+        with anyio.move_on_after(self._opener.settings.limits.cleanup_time, shield=True):
             await self._slots.aclose()
-
-    def _open(self, request: Mapping[str, Any]) -> ChatCompletionStream[Any]:
-        if self._is_closed or self._slots.is_closed:
-            raise closed_error()
-        return make_stream(request, self._endpoint, self._settings, self._slots)
 
 
 class _View(AsyncWriter):
     """An ``AsyncWriter`` over the connections of another one."""
 
-    def __init__(self, slots: Slots, endpoint: Endpoint, settings: StreamSettings) -> None:
-        self._set_up(slots, endpoint, settings)
+    def __init__(self, slots: Slots, opener: Opener) -> None:
+        self._set_up(slots, opener)
 
     async def aclose(self) -> None:
         """Open no more streams. The AsyncWriter that made the connections closes them."""
-        self._is_closed = True
+        self._opener.is_closed = True
 
 
 class Chat(Uncopied):
@@ -152,13 +144,8 @@ class Chat(Uncopied):
 
     _copy_instead = "It is part of an AsyncWriter: make one in each process."
 
-    def __init__(
-        self,
-        make_stream: Callable[[Mapping[str, Any]], ChatCompletionStream[Any]],
-        settings: StreamSettings,
-    ) -> None:
-        self._make_stream = make_stream
-        self._settings = settings
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
 
     @overload
     def stream(
@@ -189,7 +176,7 @@ class Chat(Uncopied):
             InvalidParameterError: A field of the request is missing, invalid or unknown.
             TypeError: The response format has no strict schema.
         """
-        return self._make_stream({**request, "response_format": response_format})
+        return self._opener.open_stream({**request, "response_format": response_format})
 
     @overload
     def conversation(
@@ -223,6 +210,4 @@ class Chat(Uncopied):
             InvalidParameterError: A field of the request is missing, invalid or unknown.
             TypeError: The response format has no strict schema.
         """
-        return make_conversation(
-            {**request, "response_format": response_format}, self._make_stream, self._settings
-        )
+        return self._opener.open_conversation({**request, "response_format": response_format})

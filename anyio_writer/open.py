@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, TypeVar, Unpack, cast, overload
 
 from .config import (
@@ -26,7 +25,7 @@ from .streaming.tool_runs import DEFAULT_LIMIT, check_tool_options
 from .structured.response_format import ResponseType, response_type_of
 from .structured.tools import FunctionTool
 from .transport.client import Client, http_module
-from .transport.slots import Slots
+from .transport.slots import Slots, closed_error
 from .transport.source import HTTPSource, IterableSource
 
 T = TypeVar("T")
@@ -97,9 +96,8 @@ def open_chat_stream(
         ConfigurationError: A setting is missing or invalid; for example, there is no API key.
         TypeError: The response format has no strict schema; the message names the field.
     """
-    request, endpoint, settings, client = _sort_out(arguments)
-    request["response_format"] = response_format
-    return make_stream(request, endpoint, settings, client)
+    request, opener = _sort_out(arguments)
+    return opener.open_stream({**request, "response_format": response_format})
 
 
 @overload
@@ -142,24 +140,17 @@ def open_conversation(
     Raises:
         InvalidParameterError, ConfigurationError, TypeError: As ``open_chat_stream``.
     """
-    request, endpoint, settings, client = _sort_out(arguments)
-    request["response_format"] = response_format
-    return make_conversation(
-        request,
-        partial(make_stream, endpoint=endpoint, settings=settings, client=client),
-        settings,
-    )
+    request, opener = _sort_out(arguments)
+    return opener.open_conversation({**request, "response_format": response_format})
 
 
-def _sort_out(
-    arguments: Mapping[str, Any],
-) -> tuple[dict[str, Any], Endpoint, StreamSettings, Client | None]:
+def _sort_out(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], Opener]:
     """Separate the request from the configuration."""
     request = dict(arguments)  # what is neither is reported as an unknown field of it
     client = request.pop("client", None)
     if client is not None:
         http_module(client)  # an invalid client is an error now, not when it is used
-    return request, *resolve(_take(request, Configuration)), client
+    return request, Opener(*resolve(_take(request, Configuration)), client)
 
 
 def _take(arguments: dict[str, Any], names: Any) -> dict[str, Any]:
@@ -241,77 +232,78 @@ def chat_stream_from(
     )
 
 
-def make_conversation(
-    request: Mapping[str, Any],
-    make_round: Callable[[Mapping[str, Any]], ChatCompletionStream[Any]],
-    settings: StreamSettings,
-) -> Conversation[Any]:
-    """A conversation that begins with a request.
+class Opener:
+    """Opens streams and conversations with one configuration.
 
     Args:
-        request: ``ConversationRequest``, and ``response_format``.
-        make_round: Makes the stream of a request.
-        settings: How the answers are read.
+        endpoint: Where requests go.
+        settings: How answers are read.
+        client: What sends the requests; None is a client of its own for each.
     """
-    request = dict(request)
-    options: ConversationOptions = cast("Any", _take(request, ConversationOptions))
-    limit, on_error = (
-        options.get("tool_limit", DEFAULT_LIMIT),
-        options.get("on_tool_error", "reply"),
-    )
-    check_tool_options(limit, on_error, names=("tool_limit", "on_tool_error"))
-    # Each round reads these again.
-    tools = read_tools(request.get("tools"))
-    for position, tool in enumerate(tools.params):
-        if tool["type"] == "function" and tool["function"]["name"] not in tools.functions:
-            raise InvalidParameterError(
-                f"tools[{position}] is a dictionary, which cannot be run; a conversation runs "
-                "what the model calls: make the function a tool with function_tool(...)."
-            )
-    request["tools"] = tools
-    messages = request.get("messages")
-    if not (is_lazy(messages) or is_sequence(messages)):
-        make_round(request)  # raises what is invalid
-        messages = ()
-    return Conversation(
-        lambda messages: make_round({**request, "messages": messages}),
-        messages,
-        max_rounds=options.get("max_rounds", DEFAULT_MAX_ROUNDS),
-        total_time=options.get("total_time"),
-        limit=limit,
-        on_error=on_error,
-        n=request.get("n"),
-        limits=settings.limits,
-        observers=settings.observer,
-    )
 
+    def __init__(
+        self, endpoint: Endpoint, settings: StreamSettings, client: Client | Slots | None
+    ) -> None:
+        self.endpoint = endpoint
+        self.settings = settings
+        self.client = client
+        self.is_closed: bool = False
 
-def make_stream(
-    request: Mapping[str, Any],
-    endpoint: Endpoint,
-    settings: StreamSettings,
-    client: Client | Slots | None,
-) -> ChatCompletionStream[Any]:
-    """A stream for a request: checked, and not yet sent."""
-    tools = read_tools(request.get("tools"))
-    reader = reader_of(request.get("response_format"))
-    format_param = request.get("response_format") if reader is None else reader.param
-    body = build_body({**request, "tools": tools, "response_format": format_param})
-    source = HTTPSource(
-        endpoint,
-        settings,
-        body,
-        client=client,
-        extra_headers=request.get("extra_headers") or {},
-        extra_query=request.get("extra_query"),
-    )
-    return ChatCompletionStream(
-        source,
-        settings,
-        n=body.get("n"),
-        response_format=reader,
-        tools=tools.functions,
-    )
+    def open_stream(self, request: Mapping[str, Any]) -> ChatCompletionStream[Any]:
+        """A stream for a request: checked, and not yet sent."""
+        if self.is_closed or (isinstance(self.client, Slots) and self.client.is_closed):
+            raise closed_error()
+        tools = read_tools(request.get("tools"))
+        reader = reader_of(request.get("response_format"))
+        format_param = request.get("response_format") if reader is None else reader.param
+        body = build_body({**request, "tools": tools, "response_format": format_param})
+        source = HTTPSource(
+            self.endpoint,
+            self.settings,
+            body,
+            client=self.client,
+            extra_headers=request.get("extra_headers") or {},
+            extra_query=request.get("extra_query"),
+        )
+        return ChatCompletionStream(
+            source,
+            self.settings,
+            n=body.get("n"),
+            response_format=reader,
+            tools=tools.functions,
+        )
+
+    def open_conversation(self, request: Mapping[str, Any]) -> Conversation[Any]:
+        """A conversation that begins with a request, whose options are those of both."""
+        request = dict(request)
+        options: ConversationOptions = cast("Any", _take(request, ConversationOptions))
+        limit = options.get("tool_limit", DEFAULT_LIMIT)
+        on_error = options.get("on_tool_error", "reply")
+        check_tool_options(limit, on_error, names=("tool_limit", "on_tool_error"))
+        # Each round reads these again.
+        tools = read_tools(request.get("tools"))
+        for position, tool in enumerate(tools.params):
+            if tool["type"] == "function" and tool["function"]["name"] not in tools.functions:
+                raise InvalidParameterError(
+                    f"tools[{position}] is a dictionary, which cannot be run; a conversation runs "
+                    "what the model calls: make the function a tool with function_tool(...)."
+                )
+        request["tools"] = tools
+        messages = request.get("messages")
+        if not (is_lazy(messages) or is_sequence(messages)):
+            self.open_stream(request)  # raises what is invalid
+            messages = ()
+        return Conversation(
+            lambda messages: self.open_stream({**request, "messages": messages}),
+            messages,
+            max_rounds=options.get("max_rounds", DEFAULT_MAX_ROUNDS),
+            total_time=options.get("total_time"),
+            limit=limit,
+            on_error=on_error,
+            n=request.get("n"),
+            limits=self.settings.limits,
+            observers=self.settings.observer,
+        )
 
 
 def reader_of(response_format: object) -> ResponseType[Any] | None:

@@ -937,7 +937,7 @@ async def test_certificates_are_read_anew_for_each_client(
 ) -> None:
     path = tmp_path / "authority.pem"
     async with serving("https", server_context, Reply(body=PIECES)) as (_, writer):
-        url = writer._endpoint.url.removesuffix("/v1/chat")
+        url = writer._opener.endpoint.url.removesuffix("/v1/chat")
         with pytest.raises(APIConnectionError, match="certificate verify failed"):
             async with stream_of(writer):
                 pass
