@@ -172,7 +172,10 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
             limits: Bounds that apply to the conversation itself.
             observers: They are notified when it starts and ends; its streams have their own.
         """
-        _check(max_rounds, total_time, n)
+        check_count("max_rounds", max_rounds, InvalidParameterError)
+        check_positive("total_time", total_time, InvalidParameterError, optional=True)
+        if n not in (None, 1):
+            raise _several(n)
         check_tool_options(limit, on_error)
         super().__init__(limits or Limits())
         self._observers = observers
@@ -392,12 +395,5 @@ def _check_end_of_call(
         )
 
 
-def _several(n: int) -> InvalidParameterError:
+def _several(n: int | None) -> InvalidParameterError:
     return InvalidParameterError(f"A conversation follows one answer: n must be 1, not {n}.")
-
-
-def _check(max_rounds: object, total_time: object, n: int | None) -> None:
-    check_count("max_rounds", max_rounds, InvalidParameterError)
-    check_positive("total_time", total_time, InvalidParameterError, optional=True)
-    if n not in (None, 1):
-        raise _several(n)
