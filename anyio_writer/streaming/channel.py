@@ -7,6 +7,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import anyio
 
+from .changing import Changing
+
 OnFull: TypeAlias = Literal["wait", "drop_oldest", "fail"]
 Batch: TypeAlias = list[Any]
 
@@ -17,7 +19,7 @@ YIELD_EVERY: Final = 64
 """After how many buffered events a subscriber lets all other tasks run."""
 
 
-class Channel:
+class Channel(Changing):
     """Buffers the events that one subscriber has not read yet.
 
     The items of the memory object stream are batches. Its own bound counts items, so it is left
@@ -28,7 +30,6 @@ class Channel:
     """
 
     __slots__ = (
-        "_changed",
         "_oldest",
         "_receive_stream",
         "_send_stream",
@@ -54,8 +55,8 @@ class Channel:
         name: str = "",
         created_at: str = "",
     ) -> None:
+        super().__init__()
         self._send_stream, self._receive_stream = anyio.create_memory_object_stream[Batch](math.inf)
-        self._changed: anyio.Event | None = None  # of those who wait
         self._oldest: Batch = []  # what dropping has left of the oldest batch
         self.types: Final = types
         """Only events of these classes; all events if None."""
@@ -112,7 +113,7 @@ class Channel:
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 return []  # a finaliser has closed it in another thread just now
             self.buffered += len(events)
-            self._notify()
+            self.notify()
         return unsent
 
     def _drop_oldest(self, events: Batch) -> Batch:
@@ -131,7 +132,7 @@ class Channel:
         """Nothing more will be sent; what is buffered can still be received."""
         self.has_ended = True
         self._send_stream.close()
-        self._notify()
+        self.notify()
 
     # The subscriber's side.
 
@@ -141,13 +142,13 @@ class Channel:
         while len(events) < self.buffered:
             events += self._receive_stream.receive_nowait()
         self.buffered = 0
-        self._notify()
+        self.notify()
         return events
 
     def close(self) -> None:
         """Leave: what is buffered is discarded, and all tasks that wait here check again."""
         self.close_unnoticed()
-        self._notify()
+        self.notify()
 
     def close_unnoticed(self) -> None:
         """Leave without waking anybody, which is safe in any thread and in any finaliser.
@@ -158,16 +159,3 @@ class Channel:
         self.buffered = 0
         self._receive_stream.close()
         self._send_stream.close()
-
-    # Either side.
-
-    async def wait_for_change(self) -> None:
-        """Wait until something was sent or received, or the channel has ended or was closed."""
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
-
-    def _notify(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
