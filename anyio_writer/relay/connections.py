@@ -121,14 +121,11 @@ class Connections:
         """
 
         async def attempt(address: Address) -> Any:
-            connection: BaseConnection | None = None
+            connection = await self._shared_connection(address)
             try:
-                with anyio.fail_after(self._reply_time):
-                    connection = await self._shared_connection(address)
-                    return await ask(connection)
+                return await ask(connection)
             except _UNUSABLE:
-                if connection is not None:
-                    connection.invalidate()
+                connection.invalidate()
                 raise
 
         return await self._persist(name, attempt)
@@ -205,11 +202,12 @@ class Connections:
         connection = self._shared.get(address)
         if connection is not None and connection.usable:
             return connection
-        async with self._connecting:
-            connection = self._shared.get(address)
-            if connection is None or not connection.usable:
-                connection = self._shared[address] = await self._make(address)
-            return connection
+        with anyio.fail_after(self._reply_time):  # for the tries of others, too
+            async with self._connecting:
+                connection = self._shared.get(address)
+                if connection is None or not connection.usable:
+                    connection = self._shared[address] = await self._make(address)
+        return connection
 
     async def _waiting_connection(self, address: Address) -> BaseConnection:
         idle = self._idle.get(address)
@@ -256,7 +254,11 @@ class Connections:
             )
         url = self._url
         connection = _Connection(
-            TCPLocation(*address), username=url.username, password=url.password, db=url.database
+            TCPLocation(*address),
+            stream_timeout=self._reply_time,
+            username=url.username,
+            password=url.password,
+            db=url.database,
         )
         connection.given = stream
         status = _Status(connection, task_status)

@@ -198,6 +198,30 @@ async def test_a_server_that_is_away_for_longer(redis: RedisServer) -> None:
 
 
 @timed
+async def test_many_who_wait_for_a_server_that_says_nothing(redis: RedisServer) -> None:
+    """Nobody waits for the tries of the others, one after another."""
+    lease = 0.6
+    async with Proxy(redis.port).run() as proxy, RedisRelay(proxy.url, lease=lease) as relay:
+        proxy.stall()
+        proxy.cut()
+        ends: list[float] = []
+
+        async def ask(key: str) -> None:
+            with pytest.raises(RelayUnavailableError):
+                await relay.status(key)
+            ends.append(anyio.current_time())
+
+        started = anyio.current_time()
+        with anyio.fail_after(HANGS):
+            async with anyio.create_task_group() as tg:
+                for number in range(20):
+                    tg.start_soon(ask, str(number))
+        in_time(started, lease * 4 / 3 + 1)
+        assert len(ends) == 20
+        proxy.flow()
+
+
+@timed
 async def test_a_producer_that_is_cut_off(redis: RedisServer) -> None:
     """Readers that reach the server learn that its lease has run out."""
     lease = 0.6
