@@ -26,6 +26,7 @@ from coredis.exceptions import (
     NoScriptError,
     ReadOnlyError,
     TryAgainError,
+    UnblockedError,
 )
 from coredis.typing import RedisError
 
@@ -54,6 +55,7 @@ _PASSING: Final = (
     ClusterDownError,
     TryAgainError,
     AskError,
+    UnblockedError,
     anyio.BrokenResourceError,
     anyio.EndOfStream,
     OSError,
@@ -61,7 +63,7 @@ _PASSING: Final = (
 )
 """Errors that time or another connection may cure."""
 
-_PASSING_CODES: Final = re.compile(r"\b(OOM|MASTERDOWN|MISCONF|NOREPLICAS|BUSY|UNBLOCKED)\b")
+_PASSING_CODES: Final = re.compile(r"\b(OOM|MASTERDOWN|MISCONF|NOREPLICAS|BUSY)\b")
 """The same, of errors that have no class of their own."""
 
 

@@ -111,6 +111,13 @@ class RedisServer:
             while self.connections() > count:  # noqa: ASYNC110 - it is the server's to say
                 await anyio.sleep(0.02)
 
+    async def until_blocked(self, count: int) -> None:
+        """Wait until so many clients wait for an entry."""
+        said = f"blocked_clients:{count}\r\n".encode()
+        with anyio.fail_after(20):
+            while said not in self.ask("INFO", "clients"):  # noqa: ASYNC110 - as above
+                await anyio.sleep(0.02)
+
     def keys_without_expiry(self) -> list[str]:
         """What would never go away; nothing may be among it."""
         return [key for key in self.lines("KEYS", "*") if self.ask("TTL", key) == b":-1\r\n"]

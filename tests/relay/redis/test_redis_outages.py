@@ -23,7 +23,7 @@ from anyio_writer import (
 )
 from anyio_writer.relay import RedisRelay
 from tests.relay.redis.proxy import Proxy
-from tests.relay.redis.redis_server import RedisServer
+from tests.relay.redis.redis_server import RedisServer, free_port
 from tests.relay.relay_helpers import (
     HANGS,
     HELLO,
@@ -202,6 +202,25 @@ async def test_a_replica_refuses_until_it_is_promoted(own: Any) -> None:
         tg.start_soon(promote)
         assert (await publish(relay, "answer", hello())).error is None
         assert len((await follow(relay, "answer")).events) == 12
+
+
+async def test_a_primary_that_is_demoted_while_readers_wait(own: Any) -> None:
+    """It sends them away with an error, and serves them again when it is the primary again."""
+    server = own()
+
+    async with RedisRelay(server.url, lease=3) as one, RedisRelay(server.url, lease=3) as two:
+        answer = Interrupted(one, two)
+
+        async def demote() -> None:
+            await server.until_blocked(1)
+            server.ask("REPLICAOF", "127.0.0.1", str(free_port()))
+            await anyio.sleep(0.2)
+            server.ask("REPLICAOF", "NO", "ONE")
+
+        with anyio.fail_after(HANGS):
+            await answer.run(demote)
+    assert answer.reader.error is None
+    assert answer.reader.events == answer.seen.events
 
 
 @timed
