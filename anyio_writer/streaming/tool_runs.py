@@ -99,7 +99,6 @@ class ToolRunner(Changing):
         """Of each call its choice and what came of it, in the order of their ends."""
         self._scopes: set[anyio.CancelScope] = set()  # of the calls that run
         self._is_broken_off = False  # not all calls will have a result
-        self._has_ended = False  # no more calls will come
 
     def __repr__(self) -> str:
         return (
@@ -118,7 +117,7 @@ class ToolRunner(Changing):
 
     async def until_more(self, count: int) -> None:
         """Wait until there are more results than these, or will never be."""
-        while len(self.results) == count and not (self._has_ended and self._is_idle):
+        while len(self.results) == count and not (self._lifetime.has_ended and self._is_idle):
             await self.wait_for_change()
 
     @property
@@ -142,8 +141,7 @@ class ToolRunner(Changing):
             self._start_some()
 
     def end(self) -> None:
-        """No more calls will come."""
-        self._has_ended = True
+        """No more calls will come: the stream has ended."""
         self.notify()
 
     def cancel(self) -> None:
