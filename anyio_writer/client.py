@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
 
 import anyio
 
-from .config import (
-    DEFAULT_MAX_CONNECTIONS,
-    Configuration,
-    override,
-    resolve,
-)
+from .config import DEFAULT_MAX_CONNECTIONS, Configuration, override, resolve
 from .conversation import Conversation
 from .errors import ConfigurationError
 from .numbers import check_count
@@ -110,12 +104,7 @@ class AsyncWriter(Uncopied):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import anyio
 
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     import httpx
 
     from ..structured.tools import FunctionTool
-
-
-_NO_TOOLS: Final[Mapping[str, FunctionTool[..., Any]]] = {}
 
 
 class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
@@ -96,7 +93,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
             response_format=response_format,
             tools=tools,
         )
-        self._tools = tools or _NO_TOOLS
+        self._tools = tools
         self._tool_runner: ToolRunner | None = None
         self._recorder = Recorder(settings.observer)
         self._pump = make_pump(source, self._state, self._fanout, settings, self._recorder)
@@ -197,7 +194,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         if self._tool_runner is not None:
             raise WriterError("The stream runs its tools already: run_tools() is called once.")
         runner = ToolRunner(
-            self._tools if tools is None else functions_by_name(tools),
+            (self._tools or {}) if tools is None else functions_by_name(tools),
             limit=limit,
             on_error=on_error,
             lifetime=lifetime,
