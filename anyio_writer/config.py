@@ -91,17 +91,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How one stream is read, whatever it comes from.
+    """How one stream is read, whatever it comes from; ``Configuration`` says what these mean.
 
-    Attributes:
-        timeouts: Time limits.
-        limits: Limits on sizes.
-        end_grace: For how many seconds reading goes on at most, once the answer is complete,
-            to the usage and the end of the response.
-        require_finish: Whether an answer without a finish reason and without ``[DONE]`` is an
-            error. False is for servers that never send either.
-        observer: What is notified of what the stream does. One or several may be given; they become
-            ``Observers``.
+    For ``observer``, one or several may be given; they become ``Observers``.
     """
 
     timeouts: Timeouts = Timeouts()

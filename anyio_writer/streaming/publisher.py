@@ -87,9 +87,9 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
     def _outcome(self) -> Exception | None:
         """What it ends with if it is stopped now."""
 
+    @abstractmethod
     def _outcome_of_stop(self) -> Exception | None:
         """The same if its own scope was cancelled, which may be a time limit."""
-        return self._outcome()
 
     def _complete(self, error: Exception | None) -> None:
         """It ends with this: add to the error what is known."""
@@ -99,6 +99,9 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
 
     async def _clean_up(self) -> None:
         """Close what it reads from."""
+
+    def _cancel_tools(self) -> None:
+        """It is being closed: cancel the tools that it runs."""
 
     @abstractmethod
     def _freeze_snapshot(self) -> Callable[[], ParsedChatCompletion[Any]]:
@@ -179,6 +182,7 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         does nothing.
         """
         lifetime = self._entered()
+        self._cancel_tools()
         self._stop()
         await lifetime.reach(Stage.FINISHED)
 

@@ -105,16 +105,9 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         self._deadlines = Deadlines(self._settings.timeouts, self._settings.end_grace)
         return self._deadlines.scope
 
-    async def close(self) -> None:
-        """End it now, from any task, and return when everything is cleaned up.
-
-        The block goes on; a subscriber that waits gets ``StreamClosedError`` unless the answer was
-        already complete. Tools that run are cancelled. Closing twice, or after the end, does
-        nothing.
-        """
+    def _cancel_tools(self) -> None:
         if self._tool_runner is not None:
             self._tool_runner.cancel()
-        await super().close()
 
     def _stop(self) -> None:
         is_open = not self._entered().has_ended

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -152,8 +153,10 @@ class Slots:
         for token in list(self._loops):  # of loops that were closed without closing generators
             if getattr(token.native_token, "is_closed", bool)():
                 del self._loops[token]
-        made, self._made = self._made, []
-        return Clients(limiter, free, made)
+        clients = Clients(limiter, free, [])
+        with suppress(IndexError):  # another loop, perhaps just now in another thread, has it
+            clients.all.append(self._made.pop())
+        return clients
 
 
 async def _close_at_the_end(clients: list[Client]) -> AsyncGenerator[None]:
