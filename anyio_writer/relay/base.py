@@ -608,7 +608,7 @@ class Relay(Log):
         try:
             await production.run(lease, self._task_group(), produce)
         except (LeaseLostError, RelayUnavailableError) as exc:
-            _logger.warning("Nothing more of %r is produced: %s", lease.key, exc)
+            _logger.warning("The producer of %r has stopped: %s", lease.key, exc)
         except WriterError:
             pass  # its readers get it
         except Exception:
@@ -646,7 +646,7 @@ def _check_stream(what: str, stream: object) -> None:
         )
     if isinstance(stream, RelayedStream) and stream.skips:
         raise InvalidParameterError(
-            "An answer is relayed on as a whole: open the stream without skip=."
+            "Only a whole answer can be published again: open the stream without skip=."
         )
 
 

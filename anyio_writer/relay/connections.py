@@ -342,7 +342,7 @@ def _unavailable(error: Exception, seconds: float) -> RelayUnavailableError:
 def _refused(error: Exception) -> RelayUnavailableError:
     if isinstance(error, RelayUnavailableError):
         return error
-    return RelayUnavailableError(f"The relay's server refused what it was asked: {_said(error)}")
+    return RelayUnavailableError(f"The relay's server refused a command: {_said(error)}")
 
 
 def _said(error: Exception) -> str:

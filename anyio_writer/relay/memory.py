@@ -178,7 +178,7 @@ class MemoryRelay(Relay):
 
     def _check_connected(self) -> None:
         if self._is_closed:
-            raise RelayUnavailableError("The relay is not open, so it stores nothing.")
+            raise RelayUnavailableError("The relay is not open, so it has no answers.")
         self._check_loop()
 
     def _find(self, key: str) -> _Answer | None:

@@ -179,7 +179,7 @@ class Production:
         if error is None:
             error = self._failure
         elif self._failure not in (None, error):
-            _logger.warning("How %r ended could not be recorded: %s", self.key, self._failure)
+            _logger.warning("The end of %r could not be recorded: %s", self.key, self._failure)
         if error is not None:
             raise error
         if self._work.cancelled_caught and not self._stop_wanted:

@@ -180,7 +180,7 @@ class LogSource(ByteSource):
 
     def _raise_unknown(self) -> NoReturn:
         waited = f" within {self._wait} s" if self._wait else ""
-        raise UnknownKeyError(f"The relay knows no answer {self._key!r}{waited}.")
+        raise UnknownKeyError(f"The relay has no answer {self._key!r}{waited}.")
 
     def _raise_replaced(self) -> NoReturn:
         raise ProducerLostError(

@@ -146,7 +146,9 @@ def decode(data: bytes) -> list[Record]:
     try:
         records = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise RelayUnavailableError(f"The log holds what this version cannot read: {exc}") from exc
+        raise RelayUnavailableError(
+            f"The log contains something that this version cannot read: {exc}"
+        ) from exc
     for record in records:
         if isinstance(record, Header) and record.version != FORMAT:
             raise RelayUnavailableError(

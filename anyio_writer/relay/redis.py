@@ -77,7 +77,7 @@ class RedisRelay(Relay):
             raise ConfigurationError(f"prefix must be a text without braces, not {prefix!r}.")
         if math.inf in (lease, ttl):
             raise ConfigurationError(
-                "Everything in Redis expires: ttl and lease must be so many seconds, not infinite."
+                "Everything in Redis expires: ttl and lease must be finite numbers of seconds."
             )
         self._url = parse_url(url)
         self._ssl_context = ssl_context
@@ -110,7 +110,7 @@ class RedisRelay(Relay):
     @property
     def _connections(self) -> Connections:
         if self._open_connections is None:
-            raise RelayUnavailableError("The relay is not open, so nothing can be asked of it.")
+            raise RelayUnavailableError("The relay is not open, so it takes no commands.")
         self._check_loop()
         return self._open_connections
 
