@@ -1,8 +1,8 @@
-"""Read a record out of a text: shown while the model writes it, typed once it is whole.
+"""Extract a record from a text. It is shown while the model writes it, and typed at the end.
 
 python examples/extract_a_record.py
 
-Wants WRITER_API_KEY, or a server as in print_answer.py that says what a model would:
+It needs WRITER_API_KEY, or a server as in print_answer.py. For a better answer, give it one:
 
 anyio-writer serve --reply 'json:{"title": "Tea", "ingredients": [], "minutes": 4}'
 """
@@ -22,7 +22,7 @@ bake it at 160 degrees for 40 minutes: shortbread, as my grandmother made it.
 
 
 class Ingredient(Struct):
-    """What goes into it, and how much."""
+    """What goes into the dish, and how much of it."""
 
     name: str
     grams: Annotated[int, Meta(ge=0)]
@@ -37,7 +37,7 @@ class Recipe(Struct):
 
 
 def progress(so_far: Any) -> str:
-    """A line on what has come: plain dicts and lists, in which any key may still be missing."""
+    """A line about what has arrived: dictionaries and lists, in which any key may be missing."""
     match so_far:
         case {"title": title, "ingredients": [*ingredients]}:
             return f"{title}: {len(ingredients)} so far"

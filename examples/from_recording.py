@@ -1,6 +1,6 @@
 """Read a recorded response as if it came from the server.
 
-curl -N ... > answer.sse
+anyio-writer record answer.sse "Why is the sky blue?"
 python examples/from_recording.py answer.sse
 """
 

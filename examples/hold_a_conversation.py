@@ -1,8 +1,9 @@
-"""Let the model look things up until it can answer: each round may build on the one before.
+"""Let the model look things up until it can answer. Each round can build on the one before.
 
 python examples/hold_a_conversation.py "Where are Ada's orders?"
 
-Wants WRITER_API_KEY, or a server as in print_answer.py, which answers without a call.
+It needs WRITER_API_KEY, or a server as in print_answer.py. That server calls each function once,
+with arguments that it makes up.
 """
 
 import sys

@@ -2,8 +2,8 @@
 
 python examples/many_at_once.py "Why is the sky blue?" "Why is the sea?"
 
-Answers are printed as they become complete. A question that fails is reported and disturbs no
-other. Wants WRITER_API_KEY, or a server as in print_answer.py.
+Answers are printed as they become complete. A question that fails is reported, and the others go
+on. It needs WRITER_API_KEY, or a server as in print_answer.py.
 """
 
 import sys

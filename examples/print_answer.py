@@ -1,9 +1,9 @@
-"""Print an answer while it is written.
+"""Print an answer while the model writes it.
 
 python examples/print_answer.py "Why is the sky blue?"
 
-Wants WRITER_API_KEY. Without a key run `anyio-writer serve` beside it, and set
-WRITER_BASE_URL=http://127.0.0.1:8000 and any key.
+It needs WRITER_API_KEY. Without a key, run `anyio-writer serve` in another terminal, and set
+WRITER_BASE_URL=http://127.0.0.1:8000 and WRITER_API_KEY=any.
 """
 
 import sys

@@ -1,8 +1,9 @@
-"""Let the model call a function, and run the calls side by side while it goes on.
+"""Let the model call a function, and run the calls concurrently while the stream goes on.
 
 python examples/run_tools.py
 
-Wants WRITER_API_KEY, or a server as in print_answer.py, which answers without a call.
+It needs WRITER_API_KEY, or a server as in print_answer.py. That server calls the function once,
+with arguments that it makes up.
 """
 
 from typing import Any

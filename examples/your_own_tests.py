@@ -2,10 +2,10 @@
 
 pytest examples/your_own_tests.py
 
-Here that takes what this library's own tests want, see pyproject.toml. A copy in a directory of its
-own takes pytest alone.
+In this repository, that needs what the library's own tests need (CONTRIBUTING.md). A copy in a
+folder of its own needs only pytest.
 
-Each test runs on asyncio and on trio: that is the pytest plugin of anyio.
+anyio's plugin for pytest runs each test on asyncio and on trio.
 """
 
 import anyio

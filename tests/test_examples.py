@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -25,6 +26,13 @@ from anyio_writer.testing import (
 )
 
 EXAMPLES: Final = Path(__file__).parent.parent / "examples"
+
+
+def test_the_readme_lists_them_all() -> None:
+    linked = re.findall(r"\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text(encoding="utf-8"))
+    programs = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.glob("*.py")}
+    services = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.glob("*/app.py")}
+    assert {*linked} == programs | services
 
 
 async def run(

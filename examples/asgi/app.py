@@ -1,9 +1,9 @@
 """One answer for many browsers: a chat stream fanned out as server-sent events, with Starlette.
 
 The first browser that asks about a topic opens one stream from the API. Others that ask about the
-same topic while it runs join it: they get the text so far, then every new piece. A browser that
-leaves cancels only itself; when the last one leaves, the stream from the API is closed at once,
-even if the API has not answered yet.
+same topic while it runs join it: they get the text so far, then every new piece. When a browser
+leaves, the others go on. When the last one leaves, the stream from the API is closed at once, even
+if the API has not answered yet.
 
 Try it without a key, and open http://127.0.0.1:8080 in two windows:
 
@@ -16,8 +16,8 @@ Serve it with WRITER_API_KEY set, on trio or on asyncio:
     hypercorn --bind 127.0.0.1:8080 examples.asgi.app:app
     uvicorn --port 8080 --timeout-graceful-shutdown 3 examples.asgi.app:app
 
-Browsers share a stream within one worker process. Whoever can reach /events spends your tokens:
-put your login in front of it.
+Browsers share a stream within one worker process. Everybody who can reach /events spends your
+tokens, so put a login in front of it.
 """
 
 import contextlib

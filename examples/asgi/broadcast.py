@@ -1,4 +1,4 @@
-"""One stream from the API for any number of listeners. Knows no framework and no event loop."""
+"""One stream from the API for any number of listeners, for any framework and event loop."""
 
 import contextlib
 import logging

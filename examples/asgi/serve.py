@@ -1,7 +1,7 @@
 """Serve app.py with Hypercorn on trio.
 
 python -m examples.asgi.serve --demo    a built-in server answers: no key, no model
-python -m examples.asgi.serve           the API answers; wants WRITER_API_KEY
+python -m examples.asgi.serve           the API answers; needs WRITER_API_KEY
 """
 
 import argparse

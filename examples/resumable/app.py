@@ -1,12 +1,12 @@
 """Answers that outlive a page, a connection and a server: a relay on Redis, with Starlette.
 
-Any number of processes, one Redis. The process that is asked starts the answer, and every process
-can show it: from its start, while it runs or after it. A page that is loaded again has all of the
-text. A browser whose connection breaks connects again and names the last event that it has, so
-it goes on exactly there. A second tab, at whatever process, watches. Anybody may stop it. If the
-process that asks the model dies, its readers hear of that within seconds, and keep the text.
+It runs as any number of processes with one Redis. The process that gets a question starts the
+answer, and every process can show it, from its start, while it runs or afterwards. A page that is
+loaded again shows all of the text. A browser that reconnects names the last event that it has, and
+goes on exactly there. A second tab can watch the same answer, through any process, and can stop it.
+If the process that asks the model dies, its readers learn that within seconds, and keep the text.
 
-Try it without a key; it wants Debian's redis-server:
+Try it without a key. This needs Debian's redis-server:
 
     pip install ".[relay]" starlette hypercorn
     python -m examples.resumable.serve --demo
@@ -16,8 +16,8 @@ Serve it with WRITER_API_KEY and REDIS_URL set, as often as you like:
     hypercorn --worker-class trio --bind 127.0.0.1:8080 examples.resumable.app:app
     uvicorn --port 8081 --timeout-graceful-shutdown 3 examples.resumable.app:app
 
-Whoever can reach /answers spends your tokens: put your login in front of it. Whoever knows an
-answer's key can read and stop it, so keys are random.
+Everybody who can reach /answers spends your tokens, so put a login in front of it. Everybody who
+knows an answer's key can read and stop it, so keys are random.
 """
 
 import contextlib

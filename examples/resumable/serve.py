@@ -1,7 +1,7 @@
 """Serve app.py with Hypercorn on trio, as one process or as a demonstration of two.
 
 python -m examples.resumable.serve --demo    Redis, a built-in model, and two servers: no key
-python -m examples.resumable.serve           one server; wants WRITER_API_KEY and REDIS_URL
+python -m examples.resumable.serve           one server; needs WRITER_API_KEY and REDIS_URL
 """
 
 import argparse
