@@ -63,7 +63,7 @@ _PASSING: Final = (
 )
 """Errors that time or another connection may cure."""
 
-_PASSING_CODES: Final = re.compile(r"\b(OOM|MASTERDOWN|MISCONF|NOREPLICAS|BUSY)\b")
+_PASSING_CODES: Final = re.compile(r"\b(OOM|MASTERDOWN|MISCONF|NOREPLICAS|BUSY|READONLY)\b")
 """The same, of errors that have no class of their own."""
 
 
@@ -126,8 +126,9 @@ class Connections:
             connection = await self._shared_connection(address)
             try:
                 return await ask(connection)
-            except _UNUSABLE:
-                connection.invalidate()
+            except Exception as exc:
+                if _is_unusable(exc):
+                    connection.invalidate()
                 raise
 
         return await self._persist(name, attempt)
@@ -284,7 +285,14 @@ class Connections:
 
 
 _UNUSABLE: Final = (ConnectionError, ReadOnlyError, OSError, TimeoutError)
-"""Errors after which a connection is of no use."""
+
+
+def _is_unusable(error: Exception) -> bool:
+    """Whether a connection is of no use after this: it may lead to what was the primary once."""
+    # Before Redis 7, the code of an error in a script stood behind a sentence about the script.
+    return isinstance(error, _UNUSABLE) or (
+        isinstance(error, RedisError) and "-READONLY" in str(error)
+    )
 
 
 class _Connection(BaseConnection):
@@ -329,7 +337,6 @@ def _is_passing(error: Exception) -> bool:
         return False
     if isinstance(error, _PASSING):
         return True
-    # Older servers put the code of an error in a script behind a sentence about the script.
     return isinstance(error, RedisError) and bool(_PASSING_CODES.search(str(error)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -22,6 +22,7 @@ class Proxy:
         cut_at: When so many were passed, what comes next is not, and all connections are cut.
         stall_at: When so many were passed, what comes next on that connection never arrives.
         is_refusing: Whether new connections are closed at once.
+        rewrite: What is made of the bytes that pass.
     """
 
     def __init__(self, upstream: int) -> None:
@@ -31,6 +32,7 @@ class Proxy:
         self.cut_at: int | None = None
         self.stall_at: int | None = None
         self.is_refusing = False
+        self.rewrite: Callable[[bytes], bytes] = bytes
         self._flows = anyio.Event()
         self._flows.set()
         self._scopes: set[anyio.CancelScope] = set()
@@ -97,5 +99,5 @@ class Proxy:
                 if self.stall_at is not None and self.passed >= self.stall_at:
                     self.stall_at = None
                     await anyio.sleep_forever()
-                await target.send(data)
+                await target.send(self.rewrite(data))
         tg.cancel_scope.cancel()

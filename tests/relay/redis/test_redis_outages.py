@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -202,6 +203,43 @@ async def test_a_replica_refuses_until_it_is_promoted(own: Any) -> None:
         tg.start_soon(promote)
         assert (await publish(relay, "answer", hello())).error is None
         assert len((await follow(relay, "answer")).events) == 12
+
+
+def as_before_redis_7(data: bytes) -> bytes:
+    """An error in a script is one of the script then, and says the rest in its text."""
+    return re.sub(
+        rb"-READONLY (.*?\.) script: .*?\r\n",
+        rb"-ERR Error running script (call to f_0): @user_script: 9: -READONLY \1\r\n",
+        data,
+    )
+
+
+@pytest.mark.parametrize("rewrite", [bytes, as_before_redis_7])
+async def test_a_name_that_leads_to_another_primary(own: Any, rewrite: Any) -> None:
+    """Connections to the old one are still open, and it refuses to write."""
+    first, second = own(), own()
+    second.ask("REPLICAOF", "127.0.0.1", str(first.port))
+    with anyio.fail_after(HANGS):
+        while b"_link_status:up" not in second.ask("INFO", "replication"):  # noqa: ASYNC110
+            await anyio.sleep(0.02)
+    async with Proxy(first.port).run() as proxy:
+        proxy.rewrite = rewrite
+        async with RedisRelay(proxy.url, lease=4) as one, RedisRelay(proxy.url, lease=4) as two:
+            answer = Interrupted(one, two)
+
+            async def fail_over() -> None:
+                (log,) = first.lines("KEYS", "*log:*")
+                while second.ask("XLEN", log) != first.ask("XLEN", log):  # noqa: ASYNC110
+                    await anyio.sleep(0.02)
+                proxy.upstream = second.port
+                second.ask("REPLICAOF", "NO", "ONE")
+                first.ask("REPLICAOF", "127.0.0.1", str(second.port))
+
+            with anyio.fail_after(HANGS):
+                await answer.run(fail_over)
+    assert answer.seen.error is answer.reader.error is None
+    assert answer.reader.events == answer.seen.events
+    assert len(answer.seen.events) == 12
 
 
 async def test_a_primary_that_is_demoted_while_readers_wait(own: Any) -> None:
