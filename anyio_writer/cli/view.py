@@ -85,7 +85,10 @@ def spinner(label: str) -> Generator[Callable[[], None]]:
 
 
 class _Notices(logging.Handler):
+    """Prints what is logged as notices."""
+
     def emit(self, record: logging.LogRecord) -> None:
+        """Print a notice."""
         notice(self.format(record))
 
 

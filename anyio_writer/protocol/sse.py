@@ -294,8 +294,8 @@ class ChatSSEDecoder(SSEDecoder):
     It also shows the shortcuts that a stream's task takes.
     """
 
-    feed_plain = SSEDecoder._feed_plain  # noqa: SLF001 - inherited
-    raise_pending_error = SSEDecoder._raise_pending_error  # noqa: SLF001 - inherited
+    feed_plain: ClassVar[Callable[[SSEDecoder, bytes], bytes | None]] = SSEDecoder._feed_plain  # noqa: SLF001 - inherited
+    raise_pending_error: ClassVar[Callable[[SSEDecoder], None]] = SSEDecoder._raise_pending_error  # noqa: SLF001 - inherited
 
     def _report_error(self, value: bytes, events: list[ServerSentEvent]) -> None:
         events.append(ServerSentEvent(value, "error", self._id))
