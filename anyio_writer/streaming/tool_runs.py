@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+from msgspec import structs
 
 from ..errors import InvalidParameterError, StreamClosedError, WriterError
 from ..numbers import check_count
@@ -105,6 +106,20 @@ class ToolRunner(Changing):
             f"<ToolRuns: {len(self._scopes)} running, {len(self._queue)} waiting, "
             f"{len(self.results)} ended>"
         )
+
+    def results_of(self, choice_index: int) -> list[ToolResult]:
+        """What came of a choice's calls, in the order of the calls."""
+        mine = [result for choice, result in self.results if choice == choice_index]
+        if not all(result.tool_call_id for result in mine):
+            # The ids may have come when the calls were running already.
+            ids = {
+                call.index: call.id
+                for choice in self._stream.current_completion_snapshot.choices
+                if choice.index == choice_index
+                for call in choice.message.tool_calls or ()
+            }
+            mine = [structs.replace(each, tool_call_id=ids[each.index]) for each in mine]
+        return sorted(mine, key=lambda result: result.index)
 
     async def until_done(self) -> None:
         """Wait for the end of the stream and of all calls."""
@@ -285,8 +300,7 @@ class ToolRuns(Uncopied):
 
     def results_so_far(self, choice_index: int = 0) -> list[ToolResult]:
         """Return the results of the calls that have ended so far, in the order of the calls."""
-        mine = [result for choice, result in self._runner.results if choice == choice_index]
-        return sorted(mine, key=lambda result: result.index)
+        return self._runner.results_of(choice_index)
 
     async def results_after(self, count: int) -> list[ToolResult]:
         """Return all results but the first ``count``, of all choices, in the order of their ends.

@@ -206,6 +206,22 @@ async def test_calls_decide_and_not_the_finish_reason() -> None:
     assert len(rounds.given) == 2
 
 
+async def test_an_id_that_comes_behind_its_call_is_in_the_answer() -> None:
+    """The call is done, and may be answered, when the next one begins."""
+    arguments = '{"a": 1, "b": 2}'
+    late = [
+        pieces(part(0, "add", arguments)),
+        pieces(part(1, "add", arguments)),
+        pieces(part(0, call_id="late")),
+    ]
+    rounds = Rounds([*late, CALLS], END)
+    async with Conversation(rounds, [HELLO]) as conversation:
+        await conversation.until_done()
+    _, asked, *answers = rounds.given[1]
+    assert [each["id"] for each in asked["tool_calls"]] == ["late", "call_1"]
+    assert [each["tool_call_id"] for each in answers] == ["late", "call_1"]
+
+
 async def test_a_result_comes_after_its_call() -> None:
     """However fast the tool is, and however slow who is told."""
     more = anyio.Event()

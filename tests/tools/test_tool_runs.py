@@ -329,6 +329,21 @@ async def test_seven_calls_interleaved() -> None:
     assert [each["tool_call_id"] for each in messages] == [f"id{i}" for i in range(7)]
 
 
+async def test_an_id_that_comes_behind_its_call_is_in_the_message() -> None:
+    count = Counted()
+    late = [
+        pieces(part(0, "count", '{"x": 1}')),
+        pieces(part(1, "count", '{"x": 2}')),
+        pieces(part(0, call_id="late")),
+    ]
+    async with stream_of(*late, CALLS, tools=[count.tool]) as stream:
+        runs = stream.run_tools()
+        message = (await stream.get_final_completion()).choices[0].message.to_param()
+        assert [each["id"] for each in message["tool_calls"]] == ["late", "call_1"]
+        assert [each["tool_call_id"] for each in await runs.messages()] == ["late", "call_1"]
+    assert [each.tool_call_id for each in runs.results_so_far()] == ["late", ""]
+
+
 async def test_several_choices() -> None:
     counted = Counted()
     script = [
