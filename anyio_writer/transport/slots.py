@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
@@ -35,17 +35,19 @@ class Clients:
     Attributes:
         limiter: It has a token for each connection. A request that is cancelled while it waits
             inside httpx's pool would keep its connection.
-        free: The number of its client for each connection that is free, as a heap. The first
-            clients come first: what is idle in them is used before a new connection is made.
         all: Those that were needed so far.
+        begun: How many connections were in use at once, at most.
+        free: The number of its client for each of these that is free now, as a heap. The first
+            clients come first: what is idle in them is used before a new connection is made.
         is_ours: Whether the library made them.
         was_elsewhere: Whether another event loop has used them before.
         closer: What closes them, once they are used, unless they are the caller's.
     """
 
     limiter: anyio.CapacityLimiter
-    free: list[int]
     all: list[Client]
+    begun: int = 0
+    free: list[int] = field(default_factory=list[int])
     is_ours: bool = True
     was_elsewhere: bool = False
     closer: AsyncGenerator[None] | None = None
@@ -114,13 +116,16 @@ class Slots:
             await clients.limiter.acquire_on_behalf_of(borrower)
         try:
             self._check_open()
-            number = clients.free[0]
+            number = clients.free[0] if clients.free else clients.begun // self._size
             if number == len(clients.all):  # those before it are in use, so they are there
                 clients.all.append(self._make_client(self._size_of(number)))
         except BaseException:
             clients.limiter.release_on_behalf_of(borrower)
             raise
-        heapq.heappop(clients.free)
+        if clients.free:
+            heapq.heappop(clients.free)
+        else:
+            clients.begun += 1
         return Slot(clients.all[number], clients, number)
 
     async def aclose(self) -> None:
@@ -139,7 +144,6 @@ class Slots:
 
     def _begin_loop(self) -> Clients:
         limiter = anyio.CapacityLimiter(self.max_connections)
-        free = [slot // self._size for slot in range(self.max_connections)]
         if self._given is not None:
             if any(clients.is_used for clients in self._loops.values()):
                 raise WriterError(
@@ -148,12 +152,11 @@ class Slots:
                 )
             was_elsewhere = bool(self._loops)
             self._loops.clear()
-            given: list[Client] = [self._given]
-            return Clients(limiter, free, given, is_ours=False, was_elsewhere=was_elsewhere)
+            return Clients(limiter, [self._given], is_ours=False, was_elsewhere=was_elsewhere)
         for token in list(self._loops):  # of loops that were closed without closing generators
             if getattr(token.native_token, "is_closed", bool)():
                 del self._loops[token]
-        clients = Clients(limiter, free, [])
+        clients = Clients(limiter, [])
         with suppress(IndexError):  # another loop, perhaps just now in another thread, has it
             clients.all.append(self._made.pop())
         return clients

@@ -100,6 +100,15 @@ async def test_a_client_that_cannot_be_made_costs_no_slot(made: Made) -> None:
     await several.aclose()
 
 
+@pytest.mark.parametrize("given", [None, Client(0)])
+async def test_so_many_connections_that_there_is_no_limit(made: Made, given: Any) -> None:
+    several = Slots(given, 10**12)
+    for number in range(POOL_SIZE + 1):
+        await several.acquire(number)
+    assert [client.size for client in made] == ([] if given else [POOL_SIZE, POOL_SIZE])
+    await several.aclose()
+
+
 async def test_no_client_gets_more_than_it_holds(made: Made) -> None:
     """Slots are freed and taken in an order of their own."""
     several = Slots(None, 2 * POOL_SIZE)
