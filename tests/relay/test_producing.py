@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ from anyio_writer import (
 )
 from anyio_writer.relay import MemoryRelay, Receipt
 from anyio_writer.relay.producing import Production
+from anyio_writer.relay.records import End, Header, decode
 from tests.relay.relay_helpers import HANGS, Seen, follow, hello, publish
 from tests.streaming.helpers import STALL, Body, chunk
 from tests.tools.tools_helpers import STOP
@@ -262,3 +264,46 @@ async def test_nothing_comes_behind_an_end_that_is_recorded_at_the_second_try(
         status = await relay.status("key")
     assert (status.state, status.events) == ("stopped", 2)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_what_comes_within_the_flush_interval_is_one_entry(stopped: bool) -> None:
+    """Also if the interval does not end before the producer does."""
+    go_on, seen = anyio.Event(), Seen()
+    body = Body(chunk("A"), go_on, chunk("B"), chunk("C"), STALL)
+    async with MemoryRelay(flush=9) as relay, chat_stream_from(body) as stream:
+        production = anyio.CancelScope()
+
+        async def produce() -> None:
+            with production:
+                await relay.publish("key", stream)
+
+        with anyio.fail_after(HANGS):
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(produce)
+                tg.start_soon(seen.watch, stream.subscribe())
+                reader = Seen()
+                tg.start_soon(partial(follow, relay, "key", reader, wait=5))
+                await reader.until(2)
+                go_on.set()
+                await seen.until(6)
+                await anyio.wait_all_tasks_blocked()
+                assert len(reader.events) == 2
+                if stopped:
+                    await relay.stop("key")
+                else:
+                    production.cancel()
+                await reader.until(6)
+                await stream.close()
+        generation = (await relay.status("key")).generation
+        entries = [decode(data) for _, data in await relay.read("key", generation, 0, 0)]
+    header, first, *rest = entries
+    assert [type(each) for each in header] == [Header]
+    assert first == [payload("A")]
+    assert rest[0] == [payload("B"), payload("C")]
+    assert [type(each) for each in rest[1]] == [End]
+    assert len(rest) == 2
+
+
+def payload(text: str) -> bytes:
+    return chunk(text).removeprefix(b"data: ").strip()
