@@ -265,10 +265,10 @@ class Production:
     # Writing.
 
     def _enqueue(self, records: list[Record], end: EndState | None = None) -> None:
+        data = encode(records)  # first: a number without an entry could never be stored
         self._count += 1
-        entry = _Entry(self._count, encode(records), self._recorder.events, end)
-        self._entries.append(entry)
-        self._held_bytes += len(entry.data)
+        self._entries.append(_Entry(self._count, data, self._recorder.events, end))
+        self._held_bytes += len(data)
 
     async def _send(self) -> None:
         """Append all that is not stored yet."""

@@ -62,30 +62,29 @@ class ToolResulted(msgspec.Struct, frozen=True, tag_field="type", tag="tool"):
     Attributes:
         after: How many events of the round's answer come before it. Tells whether the last done
             events of the answer do, which no payload shows.
-        fields: Those of the event, in order.
+        fields: Those of the event, in order, as a JSON array. Servers choose the numbers of their
+            calls, and MessagePack has none of more than 64 bits.
     """
 
     after: int
-    fields: tuple[int, int, str, str, str, bool]
+    fields: bytes
 
     def event(self) -> ToolResultEvent:
         """The event that readers get."""
-        return ToolResultEvent(*self.fields)
+        return ToolResultEvent(*_fields_decoder.decode(self.fields))
 
     @classmethod
     def of(cls, event: ToolResultEvent, after: int) -> ToolResulted:
         """The record of an event."""
-        return cls(
-            after,
-            (
-                event.round,
-                event.index,
-                event.name,
-                event.tool_call_id,
-                event.content,
-                event.is_error,
-            ),
+        fields = (
+            event.round,
+            event.index,
+            event.name,
+            event.tool_call_id,
+            event.content,
+            event.is_error,
         )
+        return cls(after, msgspec.json.encode(fields))
 
 
 class RecordedError(msgspec.Struct, frozen=True):
@@ -128,6 +127,7 @@ Record: TypeAlias = bytes | Header | RoundStarted | ToolResulted | End
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(list[Record])
+_fields_decoder: Final = msgspec.json.Decoder(tuple[int, int, str, str, str, bool])
 
 _ITEM_BYTES: Final = 5  # what MessagePack adds to a payload at most
 

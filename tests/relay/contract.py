@@ -1276,6 +1276,20 @@ async def test_results_amid_a_burst_stand_where_they_stood(machine: Machine, key
     assert types.count("tool.result") == 4
 
 
+@pytest.mark.parametrize("index", [-1, 2**64, 10**30, -(10**30)])
+async def test_a_call_with_any_number(machine: Machine, key: str, index: int) -> None:
+    """Servers choose the numbers of their calls, and JSON has no largest one."""
+    async with machine() as relay:
+        with anyio.fail_after(HANGS):
+            async with talk([call(index, "add", {"a": 1, "b": 2}), CALLS], END) as conversation:
+                events = conversation.subscribe()
+                await relay.publish(key, conversation)
+                published = [msgspec.json.encode(each) async for each in events]
+            async with relay.open_conversation(key) as reader:
+                assert [msgspec.json.encode(each) async for each in reader] == published
+    assert any(b"tool.result" in each for each in published)
+
+
 async def test_resuming_a_conversation_at_every_event(machine: Machine, key: str) -> None:
     async with machine() as relay:
         seen = await publish(relay, key, talk(ADD, TWO, END))

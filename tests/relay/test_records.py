@@ -21,6 +21,7 @@ from anyio_writer import (
     ProducerStoppedError,
     RateLimitError,
     RelayUnavailableError,
+    ToolResultEvent,
     WriterError,
     errors,
 )
@@ -40,17 +41,20 @@ from anyio_writer.relay.records import (
 )
 from tests.relay.relay_helpers import follow
 
+TOOL_RESULTS = st.builds(
+    ToolResultEvent,
+    st.integers(0, 9),
+    st.integers(),
+    st.text(),
+    st.text(),
+    st.text(),
+    st.booleans(),
+)
 RECORDS = st.one_of(
     st.binary(max_size=40),
     st.builds(Header, st.sampled_from(["stream", "conversation"]), st.integers(1, 9)),
     st.builds(RoundStarted, st.integers(0, 9)),
-    st.builds(
-        ToolResulted,
-        st.integers(0, 9),
-        st.tuples(
-            st.integers(0, 9), st.integers(0, 9), st.text(), st.text(), st.text(), st.booleans()
-        ),
-    ),
+    st.builds(ToolResulted.of, TOOL_RESULTS, st.integers(0, 9)),
     st.builds(End, st.sampled_from(["complete", "failed", "stopped"]), st.integers(0, 9)),
 )
 
@@ -58,6 +62,13 @@ RECORDS = st.one_of(
 @given(st.lists(RECORDS))
 def test_records_come_out_as_they_went_in(records: list[Any]) -> None:
     assert decode(encode(records)) == records
+
+
+@given(TOOL_RESULTS)
+def test_a_result_comes_out_as_it_went_in(event: ToolResultEvent) -> None:
+    (record,) = decode(encode([ToolResulted.of(event, 3)]))
+    assert isinstance(record, ToolResulted)
+    assert record.event() == event
 
 
 @given(st.lists(st.binary(max_size=30)), st.integers(1, 60))
