@@ -29,7 +29,7 @@ from ..signatures import shows_arguments_of
 from ..streaming.stream import ChatCompletionStream
 from ..structured.tools import FunctionTool
 from .block import Block
-from .log import Election, Lease
+from .log import Election, Lease, check_key
 from .producing import CLEANUP_TIME, Production, Published
 from .reading import LogSource
 from .records import Kind
@@ -139,7 +139,7 @@ class Relay(Block):
                 stream failed; then this is its error.
         """
         self._check_open()
-        _check_key(key)
+        check_key(key)
         _check_stream("publish() takes", stream)
         if stream.has_begun:
             raise WriterError(
@@ -527,11 +527,6 @@ class Relay(Block):
             _logger.exception("The answer %r failed.", lease.key)
 
 
-def _check_key(key: object) -> None:
-    if not isinstance(key, str) or not key:
-        raise InvalidParameterError(f"A key must be a text that is not empty, not {key!r}.")
-
-
 def _check_stream(what: str, stream: object) -> None:
     if not isinstance(stream, ChatCompletionStream | Conversation):
         raise InvalidParameterError(
@@ -547,7 +542,7 @@ def _checked(
     key: object, options: ReaderOptions
 ) -> tuple[int, int | None, Mapping[str, FunctionTool[..., Any]], StreamSettings]:
     """A reader's ``skip``, ``generation``, functions and settings."""
-    _check_key(key)
+    check_key(key)
     skip = options.pop("skip", 0)
     check_count("skip", skip, InvalidParameterError, least=0)
     generation = options.pop("generation", None)

@@ -45,6 +45,12 @@ def lease_lost_error(lease: Lease) -> LeaseLostError:
     )
 
 
+def check_key(key: object) -> None:
+    """Raise an error unless this is a key."""
+    if not isinstance(key, str) or not key:
+        raise InvalidParameterError(f"A key must be a text that is not empty, not {key!r}.")
+
+
 def check_after(after: object) -> None:
     """Raise an error unless this is a time for ``Log.expire()``."""
     if after != 0:
@@ -187,11 +193,18 @@ class Log(ABC):
 
         Returns:
             Whether there is a producer, which will stop.
+
+        Raises:
+            InvalidParameterError: The key is not a text, or empty.
         """
 
     @abstractmethod
     async def status(self, key: str) -> RelayStatus:
-        """Return what the relay knows about a key."""
+        """Return what the relay knows about a key.
+
+        Raises:
+            InvalidParameterError: The key is not a text, or empty.
+        """
 
     @abstractmethod
     async def expire(self, key: str, after: float = 0.0) -> bool:
@@ -205,5 +218,6 @@ class Log(ABC):
             Whether there was an answer.
 
         Raises:
-            InvalidParameterError: ``after`` is not a finite number, 0 or more.
+            InvalidParameterError: The key is not a text, or empty; or ``after`` is not a finite
+                number, 0 or more.
         """

@@ -18,6 +18,7 @@ from .log import (
     Receipt,
     RelayStatus,
     check_after,
+    check_key,
     lease_lost_error,
 )
 
@@ -182,6 +183,7 @@ class MemoryRelay(Relay):
         self._check_loop()
 
     def _find(self, key: str) -> _Answer | None:
+        check_key(key)
         answer = self._answers.get(key)
         if answer is not None and answer.expires_at <= anyio.current_time():
             del self._answers[key]

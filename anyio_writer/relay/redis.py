@@ -17,6 +17,7 @@ from .log import (
     RelayStatus,
     State,
     check_after,
+    check_key,
     lease_lost_error,
 )
 from .scripts import APPEND, ELECT, EXPIRE, FINISH, RELEASE, STATUS, STOP, Script
@@ -217,6 +218,7 @@ class RedisRelay(Relay):
 
     def _names(self, key: str, generation: int = 0) -> list[bytes]:
         """The keys that hold an answer. All have one hash tag, so that a node has all of them."""
+        check_key(key)
         tag = f"{{{self._prefix}:{key}}}:".encode(errors="surrogatepass")
         return [tag + b"meta", tag + b"lease", tag + b"log:%d" % generation]
 

@@ -504,6 +504,9 @@ async def test_wrong_keys(machine: Machine, wrong: Any) -> None:
             await relay.publish(wrong, stream)
         with pytest.raises(InvalidParameterError, match="key"):
             relay.open_stream(wrong)
+        for ask in (relay.stop, relay.status, relay.expire):
+            with pytest.raises(InvalidParameterError, match="key"):
+                await ask(wrong)
 
 
 async def test_what_is_no_stream(machine: Machine, key: str) -> None:
