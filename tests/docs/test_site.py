@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import html
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,6 @@ import anyio_writer
 from anyio_writer import protocol, telemetry, testing
 from tests.blocks import ROOT
 
-pytestmark = pytest.mark.xdist_group("site")  # built once
 PUBLIC: Final = (anyio_writer, protocol, telemetry, testing)
 
 
@@ -45,13 +45,24 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site, as `python -m sphinx -W docs` makes it; ``SITE`` says where to keep it."""
-    folder = tmp_path_factory.mktemp("site")
-    html = Path(os.environ.get("SITE") or folder / "html")
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of all workers of this run
+    html = Path(os.environ.get("SITE") or shared / "html")
+    with (shared / "site.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.fstat(lock.fileno()).st_size:  # one worker builds it, and the others wait
+            build(html, shared / "doctrees")
+            lock.write("built")
+    return html
+
+
+def build(html: Path, doctrees: Path) -> None:
     shutil.rmtree(html, ignore_errors=True)  # pages that are no more
     built = subprocess.run(
         [
             *(sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto"),
-            *("-d", folder / "doctrees", ROOT / "docs", html),
+            *("-d", doctrees, ROOT / "docs", html),
         ],
         capture_output=True,
         text=True,
@@ -60,7 +71,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert built.returncode == 0, built.stderr
     assert not built.stderr
-    return html
 
 
 def test_every_link_leads_somewhere(site: Path) -> None:
@@ -110,7 +120,7 @@ def test_the_reference_can_be_taken_in(site: Path) -> None:
         text = path.read_text(encoding="utf-8")
         for entry in re.findall(r'<dl class="py [^"]*">(.*?)<dd>', text, re.DOTALL):
             assert entry.count("<dt") <= 2, entry
-        shown = html.unescape(re.sub(r"<[^>]+>", "", text))
+        shown = unescape(re.sub(r"<[^>]+>", "", text))
         for noise in ("Alias for field number", "RefusalDeltaEvent | "):
             assert noise not in shown, path.name
         assert not re.search(r"exception anyio_writer\.\w+\(", shown)
