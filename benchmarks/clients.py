@@ -54,18 +54,26 @@ def question(model: str) -> dict[str, Any]:
 # The clients with events: ours, and two whose helpers have the same names.
 
 
+def _settings() -> dict[str, Any]:
+    """Ours in all rows. The longest answers are larger than what is read by default."""
+    from anyio_writer import Limits, Timeouts
+
+    return {
+        "api_key": "key",
+        "timeouts": Timeouts(connect=TIMEOUT),
+        "limits": Limits(max_answer_bytes=None),
+    }
+
+
 def observed(observing: Callable[[], AbstractContextManager[Any]]) -> Opening:
     """Ours, with an observer."""
 
     @asynccontextmanager
     async def open_ours(url: str) -> AsyncIterator[Any]:
-        from anyio_writer import AsyncWriter, Timeouts
+        from anyio_writer import AsyncWriter
 
-        timeouts = Timeouts(connect=TIMEOUT)
         with observing() as observer:
-            async with AsyncWriter(
-                api_key="key", base_url=url, timeouts=timeouts, observer=observer
-            ) as writer:
+            async with AsyncWriter(base_url=url, observer=observer, **_settings()) as writer:
                 yield lambda model, **more: writer.chat.stream(**question(model), **more)
 
     return open_ours
@@ -137,12 +145,11 @@ def passed(make_client: Callable[[], Any]) -> Opening:
 
     @asynccontextmanager
     async def open_ours(url: str) -> AsyncIterator[Any]:
-        from anyio_writer import AsyncWriter, Timeouts
+        from anyio_writer import AsyncWriter
 
-        timeouts = Timeouts(connect=TIMEOUT)
         async with (
             make_client() as client,
-            AsyncWriter(client=client, api_key="key", base_url=url, timeouts=timeouts) as writer,
+            AsyncWriter(client=client, base_url=url, **_settings()) as writer,
         ):
             yield lambda model, **more: writer.chat.stream(**question(model), **more)
 
