@@ -243,7 +243,7 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
 
     async def _bring_events(self, lifetime: Lifetime) -> None:
         if self._observers is not None:
-            self._observers.tell(ConversationStarted(conversation=self))
+            self._observers.notify(ConversationStarted(conversation=self))
         for number in range(self._max_rounds):
             if number:
                 self._timings.append(self._stream.timings)
@@ -271,7 +271,9 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
 
     def _report_end(self, error: Exception | None, outcome: Outcome) -> None:
         if self._observers is not None:
-            self._observers.tell(ConversationEnded(conversation=self, outcome=outcome, error=error))
+            self._observers.notify(
+                ConversationEnded(conversation=self, outcome=outcome, error=error)
+            )
 
     async def _stream_round(self, lifetime: Lifetime, number: int) -> ParsedChatCompletionChoice[T]:
         """One request, its answer, and its tools."""

@@ -19,7 +19,7 @@ STATES = {7: "delivered", 8: "on its way", 9: "sent back"}
 @function_tool
 def orders_of(customer: str) -> list[int]:
     """The numbers of a customer's orders."""
-    return ORDERS[customer]  # what it raises, the model is told
+    return ORDERS[customer]  # an error is sent to the model
 
 
 @function_tool

@@ -294,8 +294,13 @@ class ChatSSEDecoder(SSEDecoder):
     It also shows the shortcuts that a stream's task takes.
     """
 
-    feed_plain: ClassVar[Callable[[SSEDecoder, bytes], bytes | None]] = SSEDecoder._feed_plain  # noqa: SLF001 - inherited
-    raise_pending_error: ClassVar[Callable[[SSEDecoder], None]] = SSEDecoder._raise_pending_error  # noqa: SLF001 - inherited
+    def feed_plain(self, data: bytes) -> bytes | None:
+        """The data of a whole event in the usual form; None if ``feed`` has to decode it."""
+        return self._feed_plain(data)
+
+    def raise_pending_error(self) -> None:
+        """Raise what the next ``feed`` would, without waiting for more bytes."""
+        self._raise_pending_error()
 
     def _report_error(self, value: bytes, events: list[ServerSentEvent]) -> None:
         events.append(ServerSentEvent(value, "error", self._id))

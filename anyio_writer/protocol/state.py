@@ -46,18 +46,7 @@ _SHOWN_CHOICES: Final = 8
 class StreamState(Machine, Generic[T]):
     """Adds up the chunks of one stream, and makes the events of each.
 
-    Args:
-        n: How many choices the request asked for, if known.
-        require_finish: Whether an answer without a finish reason and without ``[DONE]`` counts
-            as cut off.
-        max_depth: How deeply a payload may be nested.
-        max_choices: How many choices the answer may hold.
-        max_tool_calls: How many tool calls the answer may hold.
-        response_format: Reads the text of a choice, if it is to be parsed.
-        tools: Read the arguments of calls, by the name of the function.
-
-    Raises:
-        InvalidParameterError: ``n`` is not a whole number, or is below 1.
+    Arguments and errors are those of ``ChatCompletionStreamState``.
     """
 
     def __init__(

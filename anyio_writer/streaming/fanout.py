@@ -85,11 +85,7 @@ class Fanout:
                 break
         return self._channels
 
-    async def publish(
-        self,
-        events: Batch,
-        wait: Callable[[Awaitable[None]], Awaitable[None]] | None = None,
-    ) -> None:
+    async def publish(self, events: Batch) -> None:
         """Hand events to all subscribers, at once where there is capacity and else when there is.
 
         If this is cancelled, some have the events and others lack them, so nothing more may be
@@ -97,13 +93,12 @@ class Fanout:
 
         Args:
             events: In order. Subscribers that join from now on do not get them.
-            wait: Awaits what waits for a subscriber without capacity.
         """
         if unsent := self.publish_nowait(events):
-            await self.send(unsent, wait)
+            await self.send(unsent)
 
     def publish_nowait(self, events: Batch) -> Unsent:
-        """Hand events to all subscribers that can take them now; returns the rest, to ``send``."""
+        """Hand events to all subscribers that have capacity; ``send`` must send what it returns."""
         if self._listener is not None:
             self._listener.take(events)
         unsent: Unsent = []
@@ -114,9 +109,11 @@ class Fanout:
                 if types not in selections:
                     selections[types] = [event for event in events if type(event) in types]
                 selected = selections[types]
+            if not selected:
+                continue
             if channel.is_lossy and _is_to_run(channel, len(selected)):
                 unsent.append((channel, selected))
-            elif selected and (rest := channel.send_nowait(selected)):
+            elif rest := channel.send_nowait(selected):
                 unsent.append((channel, rest))
         return unsent
 
@@ -125,7 +122,12 @@ class Fanout:
         unsent: Unsent,
         wait: Callable[[Awaitable[None]], Awaitable[None]] | None = None,
     ) -> None:
-        """Send what ``publish_nowait`` has left, as ``publish`` does."""
+        """Send the events that ``publish_nowait`` returned, as ``publish`` does.
+
+        Args:
+            unsent: The subscribers, and their events.
+            wait: Awaits a wait for a subscriber without capacity; by default it is just awaited.
+        """
         lossy = [each for each in unsent if each[0].is_lossy]
         while lossy:
             await checkpoint()

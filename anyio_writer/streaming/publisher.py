@@ -95,7 +95,7 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         """It ends with this: add to the error what is known."""
 
     def _report_end(self, error: Exception | None, outcome: Outcome) -> None:
-        """It has ended: tell the observers."""
+        """It has ended: notify the observers."""
 
     async def _clean_up(self) -> None:
         """Close what it reads from."""

@@ -201,7 +201,7 @@ class ToolRunner(Changing):
     ) -> ToolResult:
         """Run a call between two calls of its observers, all in one task and one context."""
         result, error = None, None
-        observers.tell(ToolStarted(stream=self._stream, call=call))
+        observers.notify(ToolStarted(stream=self._stream, call=call))
         try:
             result = await self._answer(call)
         except BaseException as exc:
@@ -211,7 +211,7 @@ class ToolRunner(Changing):
             error = result.error
             return result
         finally:
-            observers.tell(ToolEnded(stream=self._stream, call=call, result=result, error=error))
+            observers.notify(ToolEnded(stream=self._stream, call=call, result=result, error=error))
 
     async def _answer(self, call: FunctionToolCallArgumentsDoneEvent) -> ToolResult:
         value, error = None, None
@@ -233,7 +233,7 @@ class ToolRunner(Changing):
         )
 
     async def _call(self, call: FunctionToolCallArgumentsDoneEvent) -> Any:
-        if call in self._refused:  # the model is told, and may call again
+        if call in self._refused:  # the model gets an error, and may call again
             raise WriterError(
                 f"The call of {call.name} was cut off. Its arguments are incomplete, so it was not "
                 "run."

@@ -277,11 +277,11 @@ class Observers:
             self._add(observer)
 
     def wants(self, kind: type[Observation]) -> bool:
-        """Whether anybody wants to hear of something of this kind."""
+        """Whether there is an observer of this kind."""
         return kind in self._methods
 
-    def tell(self, observation: Observation) -> None:
-        """Call everybody who wants to hear of this. Only what ends the process gets out."""
+    def notify(self, observation: Observation) -> None:
+        """Call the observers of this kind. Only errors that end the process are raised."""
         for method in self._methods.get(type(observation), ()):
             try:
                 method(observation)

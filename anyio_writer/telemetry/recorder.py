@@ -102,7 +102,7 @@ class Recorder:
         logs.log_request(self._attempts, url)
         headers: dict[str, str] = {}
         if self._observers is not None and self._observers.wants(RequestPrepared):
-            self._observers.tell(
+            self._observers.notify(
                 RequestPrepared(
                     stream=self._stream,
                     attempt=self._attempts,
@@ -117,7 +117,7 @@ class Recorder:
         """A response has come, whatever its status."""
         self._headers = self._elapsed()
         if self._observers is not None:
-            self._observers.tell(HeadersReceived(stream=self._stream, response=response))
+            self._observers.notify(HeadersReceived(stream=self._stream, response=response))
 
     def attempt_failed(self, error: Exception, wait: float | None) -> None:
         """A request failed, and will be sent again after ``wait`` seconds unless that is None."""
@@ -126,7 +126,7 @@ class Recorder:
         self._is_in_flight = False
         logs.log_failure(self._attempts, error, wait)
         if self._observers is not None:
-            self._observers.tell(
+            self._observers.notify(
                 AttemptFailed(stream=self._stream, attempt=self._attempts, error=error, wait=wait)
             )
 
@@ -154,9 +154,9 @@ class Recorder:
             if self._first_content is None:
                 self._first_content = now
                 if self._observers is not None:
-                    self._observers.tell(ContentStarted(stream=self._stream, seconds=now))
+                    self._observers.notify(ContentStarted(stream=self._stream, seconds=now))
         if self._observers is not None and self._observers.wants(BatchReceived):
-            self._observers.tell(
+            self._observers.notify(
                 BatchReceived(
                     stream=self._stream,
                     seconds=now,
@@ -173,7 +173,7 @@ class Recorder:
     def report_end(
         self, stream: ChatCompletionStream[Any], error: Exception | None, outcome: Outcome
     ) -> None:
-        """Tell everybody how it ended."""
+        """Log how it ended, and notify the observers."""
         self._stream = None
         if self._observers is None and not logs.logger.isEnabledFor(logging.INFO):
             return
@@ -186,7 +186,7 @@ class Recorder:
             timings=timings,
         )
         if self._observers is not None:
-            self._observers.tell(
+            self._observers.notify(
                 StreamEnded(stream=stream, outcome=outcome, error=error, timings=timings)
             )
 

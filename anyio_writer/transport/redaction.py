@@ -14,7 +14,8 @@ _LONGEST_CHAIN: Final = 20
 _INSTEAD: Final = "[the API key]"
 _INSTEAD_OF_OTHERS: Final = "[a credential]"
 
-# What carries a credential, by the names that gateways and clouds use. An idempotency key is none.
+# Names of headers and parameters for credentials, as gateways and clouds use them. An idempotency
+# key is not one.
 _CREDENTIAL: Final = re.compile(
     r"(?i)(?:proxy-)?authorization|(?:.*[-_])?cookie|key"
     r"|(?:.*[-_])?(?:api|subscription|access|auth)[-_]?key|(?:.*[-_])?(?:token|secret|password)"

@@ -138,7 +138,7 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
             return
         try:
             self._loop.call_soon_threadsafe(self._transport.abort)
-        except RuntimeError:  # that loop is closed: tell the peer; the collector does the rest
+        except RuntimeError:  # that loop is closed, so only the peer is notified
             with suppress(Exception):  # uvloop has closed the socket, and cannot shut it down
                 self._transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 

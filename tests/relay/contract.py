@@ -535,7 +535,7 @@ async def test_an_answer_is_relayed_on(machine: Machine, key: str) -> None:
 async def test_an_answer_without_its_first_events_is_not_relayed_on(
     machine: Machine, key: str
 ) -> None:
-    """Its readers would take what is left for the whole answer."""
+    """Its readers would take the remaining events for the whole answer."""
     async with machine() as relay:
         await publish(relay, key, hello())
         again = new_key()

@@ -26,6 +26,8 @@ from anyio_writer import (
     WriterError,
     chat_stream_from,
 )
+from anyio_writer.streaming.channel import Channel
+from anyio_writer.streaming.fanout import Fanout
 from tests.streaming.helpers import STALL, USAGE, Body, chunk
 
 WORDS = [f"{number} " for number in range(40)]
@@ -649,3 +651,15 @@ async def test_a_consumer_may_be_dropped_in_a_thread(caplog: pytest.LogCaptureFi
                 await anyio.lowlevel.checkpoint()
             await anyio.to_thread.run_sync(consumers.clear)
     assert (await stream.get_final_completion()).choices[0].message.content == "aaaaa"
+
+
+async def test_events_of_other_types_do_not_wait_for_a_lossy_subscriber() -> None:
+    fanout = Fanout(1.0)
+    channel = Channel(types=frozenset({str}), max_buffer=16, on_full="drop_oldest")
+    fanout.add(channel)
+    await fanout.publish(["a", "b"])
+    await fanout.publish(["c"])  # its reader had a chance to run before
+    assert channel.buffered == 3
+    assert fanout.publish_nowait([1]) == []
+    assert fanout.publish_nowait(["d"]) == [(channel, ["d"])]
+    channel.close()
