@@ -8,6 +8,7 @@ import re
 import select
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -197,4 +198,7 @@ def _import_lines(code: str) -> dict[str, int]:
         check=True,
         timeout=_TO_START,
     )
-    return {name: int(own) for own, name in _IMPORTED.findall(ran.stderr)}
+    lines: Counter[str] = Counter()
+    for own, name in _IMPORTED.findall(ran.stderr):
+        lines[name] += int(own)  # one that its own package imports first is listed twice
+    return lines

@@ -21,6 +21,7 @@ from anyio_writer import (
     testing,
 )
 from anyio_writer.client import Chat
+from anyio_writer.telemetry import observer
 
 REQUEST = ChatRequest.__annotations__.keys()
 CONFIGURATION = Configuration.__annotations__.keys()
@@ -45,6 +46,15 @@ def test_a_signature_names_every_argument(function: Any, names: set[str]) -> Non
     assert parameters.keys() == names
     required = {name for name, each in parameters.items() if each.default is each.empty}
     assert required - {"self", "source"} == {"model", "messages"} & names
+
+
+def test_what_observers_get_shows_its_fields() -> None:
+    """Also those whose types are above the module, and not there when ``help()`` wants them."""
+    kinds = observer.Observation.__subclasses__()
+    assert len(kinds) == 10
+    for kind in kinds:
+        assert [*inspect.signature(kind).parameters] == [*kind.__struct_fields__]
+        assert f"class {kind.__name__}" in pydoc.plain(pydoc.render_doc(kind))
 
 
 @pytest.mark.parametrize("described", [ChatRequest, Configuration, ConversationOptions])

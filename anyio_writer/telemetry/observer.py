@@ -5,24 +5,27 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Union, cast
 
 import anyio
+import httpx
 import msgspec
 
 from ..errors import ConfigurationError
+from ..protocol.events import ChatCompletionStreamEvent, FunctionToolCallArgumentsDoneEvent
+from .timings import Timings
 
 if TYPE_CHECKING:
-    import httpx
-
     from ..conversation import Conversation
     from ..protocol.chunks import Usage
     from ..protocol.completion import ParsedChatCompletion
-    from ..protocol.events import ChatCompletionStreamEvent, FunctionToolCallArgumentsDoneEvent
     from ..streaming.stream import ChatCompletionStream
     from ..streaming.tool_runs import ToolResult
-    from .timings import Timings
+else:
+    # What is observed stands above this module. msgspec evaluates annotations for ``help()``, which
+    # shows Any for these: ``Union[Any]`` is Any.
+    ChatCompletionStream = Conversation = Union
+    ToolResult = Any
 
 Outcome: TypeAlias = Literal["complete", "truncated", "timeout", "failed", "closed", "cancelled"]
 """How a stream or a conversation ended: as it should; cut off by the server; by a time limit; with
@@ -31,15 +34,11 @@ another error; left or closed before its end; or cancelled together with the cod
 _logger: Final = logging.getLogger("anyio_writer")
 
 
-# Not msgspec's structs, whose signatures need all annotations at run time: what is observed stands
-# above this module.
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Something that happened. The class says what."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class RequestPrepared(Observation):
+class RequestPrepared(Observation, frozen=True, kw_only=True, eq=False):
     """A request is about to be sent, for the first time or again.
 
     Attributes:
@@ -63,8 +62,7 @@ class RequestPrepared(Observation):
         return msgspec.json.decode(self.content)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class HeadersReceived(Observation):
+class HeadersReceived(Observation, frozen=True, kw_only=True, eq=False):
     """The headers of a response arrived, whatever its status.
 
     Attributes:
@@ -76,8 +74,7 @@ class HeadersReceived(Observation):
     response: httpx.Response
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class AttemptFailed(Observation):
+class AttemptFailed(Observation, frozen=True, kw_only=True, eq=False):
     """A request failed before its answer began.
 
     Attributes:
@@ -95,8 +92,7 @@ class AttemptFailed(Observation):
     wait: float | None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class ContentStarted(Observation):
+class ContentStarted(Observation, frozen=True, kw_only=True, eq=False):
     """The first content arrived.
 
     Attributes:
@@ -108,8 +104,7 @@ class ContentStarted(Observation):
     seconds: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class BatchReceived(Observation):
+class BatchReceived(Observation, frozen=True, kw_only=True, eq=False):
     """One read brought one or more chunks.
 
     Attributes:
@@ -125,8 +120,7 @@ class BatchReceived(Observation):
     events: Sequence[ChatCompletionStreamEvent[Any]]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class ToolStarted(Observation):
+class ToolStarted(Observation, frozen=True, kw_only=True, eq=False):
     """A tool is about to run. Observers are called in the task in which it runs.
 
     Attributes:
@@ -138,8 +132,7 @@ class ToolStarted(Observation):
     call: FunctionToolCallArgumentsDoneEvent
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class ToolEnded(Observation):
+class ToolEnded(Observation, frozen=True, kw_only=True, eq=False):
     """A tool has ended, for whatever reason. Observers are called in the task in which it ran.
 
     Attributes:
@@ -155,8 +148,7 @@ class ToolEnded(Observation):
     error: BaseException | None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class StreamEnded(Observation):
+class StreamEnded(Observation, frozen=True, kw_only=True, eq=False):
     """A stream has ended. Only the ends of its tools may follow.
 
     Attributes:
@@ -182,8 +174,7 @@ class StreamEnded(Observation):
         return self.stream.usage
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class ConversationStarted(Observation):
+class ConversationStarted(Observation, frozen=True, kw_only=True, eq=False):
     """A conversation was entered. Its streams and tools follow.
 
     Attributes:
@@ -193,8 +184,7 @@ class ConversationStarted(Observation):
     conversation: Conversation[Any]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class ConversationEnded(Observation):
+class ConversationEnded(Observation, frozen=True, kw_only=True, eq=False):
     """A conversation has ended.
 
     Attributes:

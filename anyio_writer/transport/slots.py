@@ -10,10 +10,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
+import msgspec
 from anyio.lowlevel import EventLoopToken, current_token
 
 from ..errors import WriterError
@@ -28,8 +28,7 @@ def closed_error() -> WriterError:
     return WriterError("This AsyncWriter is closed; make another one.")
 
 
-@dataclass(eq=False, slots=True)
-class Clients:
+class Clients(msgspec.Struct, eq=False):
     """The clients of one event loop, and which connections of theirs are free.
 
     Attributes:
@@ -47,7 +46,7 @@ class Clients:
     limiter: anyio.CapacityLimiter
     all: list[Client]
     begun: int = 0
-    free: list[int] = field(default_factory=list[int])
+    free: list[int] = []  # each has its own
     is_ours: bool = True
     was_elsewhere: bool = False
     closer: AsyncGenerator[None] | None = None
@@ -58,8 +57,7 @@ class Clients:
         return self.limiter.borrowed_tokens > 0
 
 
-@dataclass(eq=False, slots=True)
-class Slot:
+class Slot(msgspec.Struct, eq=False):
     """What a stream holds while it is open: one connection of a client.
 
     Attributes:
