@@ -39,6 +39,7 @@ class Channel(Changing):
         "has_ended",
         "is_closed",
         "is_lagging",
+        "is_lossy",
         "is_reported",
         "max_buffer",
         "name",
@@ -62,6 +63,8 @@ class Channel(Changing):
         """Only events of these classes; all events if None."""
         self.max_buffer: Final = max_buffer
         self.on_full: Final = on_full
+        self.is_lossy: Final = on_full != "wait"
+        """Whether the publisher goes on when there is no capacity."""
         self.name: Final = name
         self.created_at: Final = created_at
         """File and line of the code that subscribed."""
@@ -83,11 +86,6 @@ class Channel(Changing):
         return f"subscription{name} created at {self.created_at}"
 
     # The publisher's side.
-
-    @property
-    def is_lossy(self) -> bool:
-        """Whether the publisher goes on when there is no capacity."""
-        return self.on_full != "wait"
 
     def send_nowait(self, events: Batch) -> Batch:
         """Buffer events; returns those for which there is no capacity, which a lossy one never has.

@@ -66,10 +66,12 @@ class Deadlines:
         "_deadline",
         "_end_grace",
         "_first_content",
+        "_idle",
         "_last_bytes",
         "_last_chunk",
         "_paused",
         "_timeouts",
+        "_tolerance",
         "_total",
         "_wait",
         "is_paused",
@@ -89,6 +91,8 @@ class Deadlines:
         self._complete_since: float | None = None
         self._first_content = math.inf  # a deadline, by the same clock
         self._total = math.inf if timeouts.total is None else anyio.current_time() + timeouts.total
+        self._idle = math.inf if timeouts.idle is None else timeouts.idle
+        self._tolerance = self._idle * _IDLE_TOLERANCE
         self._wait = Wait.OPENING
         self._by_total = False
         self._deadline = math.inf  # of the scope, which takes longer to read
@@ -147,14 +151,11 @@ class Deadlines:
         if not has_content:
             self._set(Wait.FIRST_CONTENT, self._first_content)
             return
-        idle = math.inf if self._timeouts.idle is None else self._timeouts.idle
-        limit, tolerance = self._last_chunk + idle, idle * _IDLE_TOLERANCE
-        if (
-            self._wait is Wait.NEXT_CHUNK
-            and 0 <= self._deadline - self._paused - limit <= tolerance
+        limit = self._last_chunk + self._idle
+        if self._wait is not Wait.NEXT_CHUNK or not (
+            0 <= self._deadline - self._paused - limit <= self._tolerance
         ):
-            return
-        self._set(Wait.NEXT_CHUNK, limit + tolerance)
+            self._set(Wait.NEXT_CHUNK, limit + self._tolerance)
 
     def drain(self, seconds: float) -> None:
         """The answer is complete; the rest of the body is read, but not for long."""

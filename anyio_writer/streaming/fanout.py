@@ -74,7 +74,7 @@ class Fanout:
 
     def has_audience(self) -> bool:
         """Whether anybody would get what is published."""
-        return bool(self.select_recipients()) or self._listener is not None
+        return bool(self._channels) or self._listener is not None
 
     def select_recipients(self) -> tuple[Channel, ...]:
         """The subscribers that are still there."""
