@@ -268,10 +268,10 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         if own is not None and not own.is_closed:
             async for _ in own.batches():
                 pass
-        else:
-            lifetime.demand()
-            await lifetime.reach(Stage.ENDED)
-            await lifetime.raise_end()
+        # Not only what is discarded has to end: somebody may have closed it before.
+        lifetime.demand()
+        await lifetime.reach(Stage.ENDED)
+        await lifetime.raise_end()
 
     def _own_subscription(self) -> Subscription[Ev]:
         if self._own is None or (self._own.is_closed and not self._entered().has_ended):

@@ -291,6 +291,25 @@ async def test_until_done_shares_with_an_iterating_task() -> None:
         assert await stream.get_final_text() == "a" + "x" * 50
 
 
+async def test_until_done_waits_for_the_end_though_the_iteration_is_closed() -> None:
+    gate = anyio.Event()
+    body = Body(chunk("a"), gate, chunk("b"), chunk(None, "stop"))
+    texts: list[str] = []
+
+    async def wait(stream: ChatCompletionStream[Any]) -> None:
+        texts.append(await stream.get_final_text())
+
+    async with chat_stream_from(body) as stream, anyio.create_task_group() as tasks:
+        async with aclosing(stream.text_deltas()) as pieces:  # type: ignore[type-var]
+            assert await anext(pieces) == "a"
+            tasks.start_soon(wait, stream)
+            await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
+        assert not texts
+        gate.set()
+    assert texts == ["ab"]
+
+
 async def test_an_unread_iteration_holds_the_server_back() -> None:
     pieces = [chunk("x") for _ in range(2000)]
     body = Body(*pieces, chunk(None, "stop"))
