@@ -115,7 +115,7 @@ class Lifetime(Changing):
             )
         entered = _entered_by.get(self._host_id, [])
         if self in entered and entered[-1] is not self:
-            error = WrongOrderError(
+            error: BaseException = WrongOrderError(
                 f"This {self._kind} was left before a stream or conversation that the same task "
                 "entered after it, but blocks must be nested. All of them were closed. Enter them "
                 "with an AsyncExitStack, which leaves them in the right order, or each in a task "
@@ -123,7 +123,10 @@ class Lifetime(Changing):
             )
             for each in reversed(entered[entered.index(self) :]):
                 each.stop()
-                await each.leave(error)
+                try:
+                    await each.leave(error)
+                except BaseException as exc:  # goes on through those around it, as from any block
+                    error = exc
             raise error
 
     async def leave(self, exc: BaseException | None) -> bool:

@@ -73,6 +73,29 @@ async def test_tasks_inside_are_cancelled() -> None:
     assert ended == ["second", "first"]
 
 
+async def test_a_task_inside_that_fails_keeps_none_from_being_left() -> None:
+    tasks = tasks_of_clients()
+    streams = [silent()[0] for _ in range(3)]
+
+    async def fail_when_cancelled(name: str) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            raise ValueError(name)
+
+    for position, stream in enumerate(streams):
+        await stream.__aenter__()
+        stream.start_soon(fail_when_cancelled, str(position))
+    await anyio.wait_all_tasks_blocked()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await streams[0].__aexit__(None, None, None)
+    assert caught.group_contains(WrongOrderError)
+    for position in range(3):
+        assert caught.group_contains(ValueError, match=str(position))
+    assert tasks_of_clients() == tasks
+    assert not lifetime._entered_by
+
+
 async def test_an_exit_stack_is_the_cure() -> None:
     async with AsyncExitStack() as stack:
         streams = [await stack.enter_async_context(silent()[0]) for _ in range(3)]
