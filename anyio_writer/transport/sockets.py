@@ -23,6 +23,12 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 _BUFFER_SIZE: Final = 64 * 1024
 """Bytes of one read, and how much may be received and not yet read before reading is paused."""
 
+_TLS_BUFFER_SIZE: Final = 320 * 1024
+"""As much as TLS can hold at once: 256 KiB of one read, and a record that was incomplete.
+
+asyncio and uvloop forget what they could not deliver by the time when the other side closes.
+"""
+
 _NEXT_ADDRESS: Final = 0.25
 """Seconds that an address has for itself before the next one is tried too (RFC 8305, 5)."""
 
@@ -45,12 +51,12 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
     """
 
     _transport: asyncio.Transport
+    _tcp: asyncio.Transport
+    """The same, but below TLS. Reading is paused here, so TLS holds nothing back."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        if loop not in _buffers:
-            _buffers[loop] = memoryview(bytearray(_BUFFER_SIZE))
-        self._buffer = _buffers[loop]
+        self._buffer = _shared_buffer(loop, _BUFFER_SIZE)
         self._received: list[bytes] = []  # and not read yet
         self._size = 0  # of all that
         self._is_paused = False
@@ -97,7 +103,7 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         self._size -= len(data)
         if self._is_paused and self._size <= _BUFFER_SIZE // 2:
             self._is_paused = False
-            self._transport.resume_reading()
+            self._tcp.resume_reading()
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -157,6 +163,7 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         with _mapped(httpcore.ConnectError, httpcore.ConnectTimeout, timeout):
             if self._received:  # it must not be taken for what TLS protects
                 raise ConnectionError("the server sent something before the TLS handshake")
+            self._buffer = _shared_buffer(self._loop, _TLS_BUFFER_SIZE)
             transport = await self._loop.start_tls(
                 self._transport, self, ssl_context, server_hostname=server_hostname
             )
@@ -177,7 +184,7 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """There is a connection."""
-        self._transport = cast("asyncio.Transport", transport)  # of which asyncio says less
+        self._transport = self._tcp = cast("asyncio.Transport", transport)  # asyncio says less
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the event loop is to put what it reads."""
@@ -189,7 +196,7 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
         self._size += nbytes
         if self._size > _BUFFER_SIZE and not self._is_paused:
             self._is_paused = True
-            self._transport.pause_reading()
+            self._tcp.pause_reading()
         _wake(self._reader)
 
     def eof_received(self) -> bool:
@@ -221,6 +228,12 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
             raise httpcore.WriteError(_text_of(self._error)) from self._error
         if self._transport.is_closing():
             raise httpcore.WriteError("closed by the other side")
+
+
+def _shared_buffer(loop: asyncio.AbstractEventLoop, size: int) -> memoryview:
+    if len(_buffers.get(loop, b"")) < size:
+        _buffers[loop] = memoryview(bytearray(size))
+    return _buffers[loop][:size]
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -518,6 +518,31 @@ async def test_encrypted_both_ways(
 
 
 @pytest.mark.parametrize("ragged", [True, False])
+async def test_much_and_then_the_end_of_an_encrypted_connection(
+    ends: Ends, client_context: ssl.SSLContext, server_context: ssl.SSLContext, ragged: bool
+) -> None:
+    """asyncio's TLS and uvloop's forget what they still hold when the other side closes."""
+
+    async with encrypted(ends, client_context, server_context) as (stream, theirs):
+
+        def send() -> None:
+            theirs.sendall(MUCH)
+            if not ragged:
+                theirs.setblocking(False)
+                with pytest.raises(ssl.SSLWantReadError):
+                    theirs.unwrap()
+            theirs.close()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, send)
+            got = bytearray()
+            while data := await stream.read(60_000):
+                got += data
+                await turns(2)
+        assert got == MUCH
+
+
+@pytest.mark.parametrize("ragged", [True, False])
 async def test_the_end_of_an_encrypted_connection(
     ends: Ends, client_context: ssl.SSLContext, server_context: ssl.SSLContext, ragged: bool
 ) -> None:

@@ -120,7 +120,7 @@ async def test_asyncio_s_own_cancellation_anywhere(ends: Ends, action: str, turn
 async def test_one_buffer_serves_all_connections_of_a_loop() -> None:
     """An idle connection holds none."""
     async with connected() as one, connected() as two:
-        assert stream_below(one)._buffer is stream_below(two)._buffer
+        assert stream_below(one)._buffer.obj is stream_below(two)._buffer.obj
         gc.collect()
         tracemalloc.start()
         try:
