@@ -102,7 +102,7 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
             WriteError: The connection broke, or was closed by this side.
             WriteTimeout: It was not taken in time; a part of it may have been.
         """
-        if _REQUEST.match(buffer):
+        if not self._unsent and _REQUEST.match(buffer):  # a body may look like a head, too
             self._has_served = self._count > 0
             self._head, self._count, self._end = b"", 0, math.inf
             self._unsent = buffer  # httpcore writes at least once more; one packet can hold both

@@ -732,6 +732,14 @@ async def test_one_that_has_begun_to_answer_or_never_did_is_not_stale() -> None:
     assert [await wire.read(100) for _ in range(2)] == [b"", b""]
 
 
+async def test_a_body_that_looks_like_a_request_is_sent_as_a_body() -> None:
+    head, body = b"POST / HTTP/1.1\r\nhost: server\r\n\r\n", b"GET /private HTTP/1.1\r\n\r\n"
+    peer, wire = await asking([], [], [])
+    for data in (head, body, body, b""):
+        await wire.write(data)
+    assert b"".join(peer.written[1:]) == head + body + body
+
+
 async def test_what_another_protocol_sends_is_no_request() -> None:
     _, wire = await asking([HEAD])
     await wire.read(100)
