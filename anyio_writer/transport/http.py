@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, Self
 
 import httpx
 
@@ -42,6 +42,11 @@ class StreamingTransport(httpx.AsyncHTTPTransport):
         pool: Any = getattr(self, "_pool", None)
         if hasattr(pool, "_network_backend"):
             pool._network_backend = self._network  # noqa: SLF001 - httpx has no argument for it
+
+    async def __aenter__(self) -> Self:
+        """Connect, also after an earlier client has closed this; httpx's own transport can, too."""
+        self._network.is_closed = False
+        return await super().__aenter__()
 
     async def aclose(self) -> None:
         """Close all connections, also those that are still being made."""

@@ -123,6 +123,16 @@ async def test_without_that_attribute_it_is_plain_httpx(monkeypatch: pytest.Monk
         assert await stream.get_final_text() == "Hi"
 
 
+async def test_one_client_after_another_can_have_it() -> None:
+    transport = StreamingTransport()
+    async with ChatServer(default=Reply(body=PIECES)) as server:
+        for _ in range(2):
+            async with httpx.AsyncClient(transport=transport) as client:
+                async with stream_to(server, client=client, max_retries=0) as stream:
+                    assert await stream.get_final_text() == TEXT
+            await until(lambda: all(connection.closed for connection in server.connections))
+
+
 @pytest.mark.parametrize("kind", ["default", "of the caller's", "plain httpx"])
 async def test_what_is_read_past_h11(kind: str) -> None:
     transport = None if kind == "plain httpx" else StreamingTransport()
