@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from .chunked import RewindableStream
 from .retries import StaleConnection
-from .sockets import AsyncioBackend, running_loop
+from .sockets import AsyncioBackend, SocketStream, running_loop
 
 _HEAD_SIZE: Final = 4096
 """Bytes of one read while the head of a response is awaited: most fit, with little else."""
@@ -163,9 +163,25 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's own streams answer to the same names."""
-        if info == "is_readable" and (self._is_closed or self._count > self._end):
+        if info == "is_readable" and (
+            self._is_closed or self._count > self._end or self._has_read_ahead()
+        ):
             return True  # httpcore then closes it instead of using it again
         return self._stream.get_extra_info(info)
+
+    def _has_read_ahead(self) -> bool:
+        """Whether TLS has more than was read; httpcore's own streams look at the socket alone."""
+        tls = self._stream.get_extra_info("ssl_object")
+        if tls is None or isinstance(self._stream, SocketStream):
+            return False
+        if not self._pushed_back:
+            try:
+                self._pushed_back = tls.read(1)
+            except ssl.SSLWantReadError:
+                return False
+            except ssl.SSLError:
+                return True
+        return True  # data, or the end
 
 
 class Network(httpcore.AsyncNetworkBackend):

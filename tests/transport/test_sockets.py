@@ -562,6 +562,26 @@ async def test_the_end_of_an_encrypted_connection(
             await checkpoint()
 
 
+@pytest.mark.parametrize("pieces", [[b"onetwo"], [b"one", b"two"]])
+async def test_an_idle_encrypted_connection_that_can_be_read(
+    ends: Ends, client_context: ssl.SSLContext, server_context: ssl.SSLContext, pieces: list[bytes]
+) -> None:
+    """What TLS has already taken from the socket counts, too, and is not lost."""
+    async with encrypted(ends, client_context, server_context) as (stream, theirs):
+        for piece in pieces:
+            theirs.sendall(piece)
+        assert await stream.read(3) == b"one"
+        assert stream.get_extra_info("is_readable") is True
+        assert stream.get_extra_info("is_readable") is True
+        rest = b""
+        while len(rest) < 3:
+            rest += await stream.read(100)
+        assert rest == b"two"
+        assert stream.get_extra_info("is_readable") is False
+        await stream.write(b"next")
+        assert await anyio.to_thread.run_sync(theirs.recv, 100) == b"next"
+
+
 async def test_a_reset_of_an_encrypted_connection(
     ends: Ends, client_context: ssl.SSLContext, server_context: ssl.SSLContext
 ) -> None:
