@@ -19,6 +19,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from anyio_writer import ChatCompletionStream, StreamClosedError, WrongTaskError, chat_stream_from
+from anyio_writer.streaming import lifetime
 from tests.lifetimes.lifetime_helpers import HANGS, tasks_of_clients
 from tests.streaming.helpers import chunk
 
@@ -153,4 +154,5 @@ async def test_plain_asyncio_tasks_one_after_the_other(
             await stream.get_final_completion()
         await stream.close()
     assert not any("stream" in name for name in tasks_of_clients())
+    assert not lifetime._entered_by  # although the task that entered it never left it
     assert caplog.records == []

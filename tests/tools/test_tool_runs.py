@@ -541,6 +541,12 @@ on_failures = pytest.mark.parametrize(
 )
 
 
+async def test_a_call_where_there_are_no_functions() -> None:
+    async with stream_of(call(0, "fly"), CALLS) as stream:
+        (result,) = await stream.run_tools().results()
+    assert result.content.endswith("'fly'. The functions are: none.")
+
+
 @on_failures
 async def test_failures_are_told_to_the_model(script: bytes, error: Any, said: Any) -> None:
     good = Counted()

@@ -382,6 +382,10 @@ async def test_an_option_that_there_is_not() -> None:
             await Network().connect_tcp(
                 *listener.getsockname(), socket_options=[(socket.SOL_SOCKET, -1, 1)]
             )
+        theirs, _ = listener.accept()
+        with theirs:
+            theirs.settimeout(HANGS)
+            assert await anyio.to_thread.run_sync(theirs.recv, 1) == b""  # it was closed
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".test", "a..test"])

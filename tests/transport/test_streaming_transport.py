@@ -545,9 +545,9 @@ async def test_a_compressed_answer_that_is_cut_is_truncated(form: str) -> None:
                 await stream.until_done()
 
 
-async def test_something_behind_a_deflated_answer_is_an_error() -> None:
-    data = deflated(PIECES[0], 15) + b"more"
-    reply = Reply(body=data, headers={"content-encoding": "deflate"})
+@pytest.mark.parametrize("more", [b"more", deflated(b"more", 31)], ids=["anything", "gzip"])
+async def test_something_behind_a_deflated_answer_is_an_error(more: bytes) -> None:
+    reply = Reply(body=deflated(PIECES[0], 15) + more, headers={"content-encoding": "deflate"})
     async with ChatServer(reply) as server:
         with pytest.raises(APIConnectionError, match="not compressed as its header says"):
             async with stream_to(server) as stream:
