@@ -56,6 +56,11 @@ class Clients(msgspec.Struct, eq=False):
         """Whether a stream is open."""
         return self.limiter.borrowed_tokens > 0
 
+    @property
+    def are_closed(self) -> bool:
+        """Whether the event loop has ended, and closed them."""
+        return bool(self.all) and all(client.is_closed for client in self.all)
+
 
 class Slot(msgspec.Struct, eq=False):
     """What a stream holds while it is open: one connection of a client.
@@ -151,9 +156,10 @@ class Slots:
             was_elsewhere = bool(self._loops)
             self._loops.clear()
             return Clients(limiter, [self._given], is_ours=False, was_elsewhere=was_elsewhere)
-        for token in list(self._loops):  # of loops that were closed without closing generators
-            if getattr(token.native_token, "is_closed", bool)():
-                del self._loops[token]
+        for token, clients in list(self._loops.items()):
+            # The second: loops that were closed without closing generators.
+            if clients.are_closed or getattr(token.native_token, "is_closed", bool)():
+                self._loops.pop(token, None)  # another thread may do the same
         clients = Clients(limiter, [])
         with suppress(IndexError):  # another loop, perhaps just now in another thread, has it
             clients.all.append(self._made.pop())

@@ -120,6 +120,19 @@ async def test_no_client_gets_more_than_it_holds(made: Made) -> None:
     await several.aclose()
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_event_loops_that_have_ended_are_forgotten(made: Made, backend: str) -> None:
+    several = Slots(None, 1)
+
+    async def use() -> None:
+        (await several.acquire(1)).release(1)
+
+    for _ in range(3):
+        anyio.run(use, backend=backend)
+    assert len(several._loops) == 1
+    assert [client.is_closed for client in made] == [True] * 3
+
+
 async def test_the_limit_and_the_reuse_are_exact() -> None:
     """Over the network: never more connections than allowed, and none made needlessly."""
     limit = 2 * POOL_SIZE + 3
