@@ -166,10 +166,7 @@ class Deadlines:
         """The error of the limit that ran out, or None if none did that makes one."""
         if anyio.current_time() < self.scope.deadline or self._wait in _ENDS_WELL:
             return None
-        found = _TOTAL if self._by_total else _ERRORS.get(self._wait)
-        if found is None:
-            return None
-        cls, message = found
+        cls, message = _TOTAL if self._by_total else _ERRORS[self._wait]
         return cls(message.format(timeouts=self._timeouts))
 
     def _set(self, wait: Wait, deadline: float, *, total: float | None = None) -> None:
