@@ -316,6 +316,16 @@ async def test_a_read_taken_partly_one_by_one_and_then_in_batches() -> None:
         assert got == [event async for event in beside]
 
 
+async def test_what_is_buffered_can_be_had_without_waiting() -> None:
+    async with chat_stream_from(Body(*SCRIPT)) as stream:
+        consumer, beside = stream.subscribe(), stream.subscribe()
+        assert consumer.batch_nowait() == []
+        await stream.until_done()
+        got = [await anext(consumer), *consumer.batch_nowait()]
+        assert consumer.batch_nowait() == []
+        assert got == [event async for event in beside]
+
+
 async def test_one_task_that_reads_in_batches_beside_one_that_does_not_gets_them_in_order() -> None:
     got: list[int] = []
 

@@ -344,6 +344,22 @@ async def test_an_id_that_comes_behind_its_call_is_in_the_message() -> None:
     assert [each.tool_call_id for each in runs.results_so_far()] == ["late", ""]
 
 
+async def test_an_id_that_comes_late_is_that_of_its_choice() -> None:
+    count = Counted()
+    late = [
+        piece
+        for choice in (0, 1)
+        for piece in (
+            pieces(part(0, "count", '{"x": 1}'), part(1, "count", "{}"), choice=choice),
+            pieces(part(0, call_id=f"late{choice}"), finish="tool_calls", choice=choice),
+        )
+    ]
+    async with stream_of(*late, tools=[count.tool]) as stream:
+        runs = stream.run_tools()
+        for choice in (0, 1):
+            assert (await runs.results(choice))[0].tool_call_id == f"late{choice}"
+
+
 async def test_several_choices() -> None:
     counted = Counted()
     script = [

@@ -490,6 +490,18 @@ def test_a_given_client_with_connections_of_another_loop_says_so(url: str) -> No
     gc.collect()
 
 
+async def test_a_runtime_error_of_a_given_client_comes_out_as_it_is() -> None:
+    mistake = RuntimeError("a transport of one's own")
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise mistake
+
+    async with mock_client(fail) as client:
+        with pytest.raises(RuntimeError) as caught:
+            await ask_once(AsyncWriter(api_key=KEY, client=client))
+    assert caught.value is mistake
+
+
 # Compression and size.
 
 
@@ -620,12 +632,15 @@ async def test_certificates_that_are_none_are_named(
         AsyncWriter(api_key=KEY)
 
 
-async def test_proxy_settings_that_make_no_sense_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://me:s3cr3t@127.0.0.1:9")
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY"])
+async def test_proxy_settings_that_make_no_sense_are_named(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "http://me:s3cr3t@127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "localhost,[::1]")
     with pytest.raises(ConfigurationError, match=r"no_proxy='localhost,\[::1\]'") as caught:
         AsyncWriter(api_key=KEY)
-    assert "http_proxy='…@127.0.0.1:9'" in str(caught.value)
+    assert f"{name}='…@127.0.0.1:9'" in str(caught.value)
     assert "s3cr3t" not in str(caught.value)
 
 
