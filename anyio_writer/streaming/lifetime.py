@@ -149,6 +149,7 @@ class Lifetime(Changing):
         own = isinstance(exc, cancelled) and self._tasks.cancel_scope.cancel_called
         if exc is not None and (self._children or self._tools):
             self._tasks.cancel_scope.cancel()
+        error: BaseException | None = None
         try:
             if own and exc is not None:
                 return bool(await self._tasks.__aexit__(type(exc), exc, exc.__traceback__))
@@ -159,17 +160,22 @@ class Lifetime(Changing):
             if exc is None or anyio.current_effective_deadline() > -math.inf:
                 raise
         except BaseExceptionGroup as group:
-            self._raise_errors_of_tasks(group, exc, is_own_cancellation=own)
+            error = self._error_of_tasks(group, exc, is_own_cancellation=own)
+        if error is not None:  # raised out here, since it may be a member of the group
+            try:
+                raise error from None
+            finally:
+                del error  # its traceback has this frame
         return False
 
-    def _raise_errors_of_tasks(
+    def _error_of_tasks(
         self,
         group: BaseExceptionGroup[Any],
         exc: BaseException | None,
         *,
         is_own_cancellation: bool,
-    ) -> None:
-        """Raise what tasks of the caller's failed with, unless ``exc`` says all of it.
+    ) -> BaseException | None:
+        """What to raise for tasks of the caller's that failed; None if ``exc`` says all of it.
 
         The stream's own error counts once, however many tasks it came out of, and gives way to
         what the block itself raises.
@@ -183,23 +189,23 @@ class Lifetime(Changing):
         while interrupts is not None:
             first: BaseException = interrupts.exceptions[0]
             if not isinstance(first, BaseExceptionGroup):
-                raise first from None
+                return first
             interrupts = first
         own, others = group.split(is_own)
         if others is None:
             if exc is None or is_own_cancellation:
                 self._raise_error()
-            return
+            return None
         cancelled = anyio.get_cancelled_exc_class()
         if exc is not None and not isinstance(exc, cancelled):
-            raise BaseExceptionGroup(
+            return BaseExceptionGroup(
                 f"the block of a {self._kind} and tasks started in it failed",
                 [exc, *others.exceptions],
-            ) from None
+            )
         # A cancellation, which on trio may be in the group, says enough.
         if own is not None and self.error is not None and others.subgroup(cancelled) is None:
             others = others.derive([*others.exceptions, self.error])
-        raise others from None
+        return others
 
     def _is_own_error(self, error: BaseException) -> bool:
         """Whether this is what the stream ended with, as it was raised for somebody."""
@@ -315,7 +321,10 @@ class Lifetime(Changing):
         if self._raised is None:
             self._raised = weakref.WeakSet()
         self._raised.add(raised)
-        raise raised from error.__cause__
+        try:
+            raise raised from error.__cause__
+        finally:
+            del raised  # its traceback has this frame
 
 
 def _members(group: Any) -> tuple[Any, ...]:

@@ -136,7 +136,10 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         self._stop()
         swallowed = await lifetime.leave(exc)
         if interrupted is not None and not swallowed:
-            raise interrupted
+            try:
+                raise interrupted
+            finally:
+                del exc, interrupted  # its traceback has this frame
         if exc is None and not lifetime.error_was_raised:
             left_by_choice = self._own is not None or self._fanout.was_left
             if not left_by_choice and not isinstance(lifetime.error, StreamClosedError):
