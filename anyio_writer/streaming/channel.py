@@ -96,22 +96,22 @@ class Channel(Changing):
             return []
         free = self.max_buffer - self.buffered
         unsent: Batch = []
-        if len(events) > free:
-            if self.on_full == "wait":
-                events, unsent = events[:free], events[free:]
-            elif self.on_full == "fail":
-                self.is_lagging = True
-                self.end()
-                return unsent
-            else:
-                events = self._drop_oldest(events)
-        if events:
-            try:
+        try:
+            if len(events) > free:
+                if self.on_full == "wait":
+                    events, unsent = events[:free], events[free:]
+                elif self.on_full == "fail":
+                    self.is_lagging = True
+                    self.end()
+                    return unsent
+                else:
+                    events = self._drop_oldest(events)
+            if events:
                 self._send_stream.send_nowait(events)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return []  # a finaliser has closed it in another thread just now
-            self.buffered += len(events)
-            self.notify()
+                self.buffered += len(events)
+                self.notify()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return []  # a finaliser has closed it just now
         return unsent
 
     def _drop_oldest(self, events: Batch) -> Batch:

@@ -127,6 +127,20 @@ async def test_a_finaliser_touches_no_event_loop(monkeypatch: pytest.MonkeyPatch
             statistics.cancel()  # who waited was not woken
 
 
+async def test_a_finaliser_may_run_while_the_oldest_events_are_dropped() -> None:
+    channel = Channel(max_buffer=2, on_full="drop_oldest")
+
+    class Finalising(list[int]):
+        def __getitem__(self, key: Any) -> Any:
+            channel.close_unnoticed()
+            return super().__getitem__(key)
+
+    channel.send_nowait(Finalising([1]))
+    channel.send_nowait([2])
+    assert channel.send_nowait([3, 4]) == []
+    assert channel.send_nowait([5]) == []
+
+
 def test_a_subscription_dropped_in_a_thread_in_debug_mode() -> None:
     """asyncio's debug mode checks in which thread the event loop is called."""
 
