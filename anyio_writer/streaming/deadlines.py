@@ -170,8 +170,8 @@ class Deadlines:
         return cls(message.format(timeouts=self._timeouts))
 
     def _set(self, wait: Wait, deadline: float, *, total: float | None = None) -> None:
-        if self._wait is Wait.DRAIN and wait is not Wait.DRAIN:
-            return  # the stream is being ended, whatever else happens
+        if self._wait is Wait.DRAIN:
+            return  # the stream is being ended, whatever else happens, and once
         self._wait = wait
         deadline += self._paused
         total = self._total if total is None else total

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeAlias
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import cancel_shielded_checkpoint
 
 from ..telemetry.logs import logger
 from .channel import YIELD_EVERY, Batch, Channel
@@ -130,7 +130,7 @@ class Fanout:
         """
         lossy = [each for each in unsent if each[0].is_lossy]
         while lossy:
-            await checkpoint()
+            await cancel_shielded_checkpoint()  # which takes no events away from the others
             lossy = [
                 (channel, rest) for channel, part in lossy if (rest := _send_part(channel, part))
             ]

@@ -6,6 +6,7 @@ import asyncio
 import selectors
 from typing import Any, Final
 
+import sniffio
 import trio.testing
 
 
@@ -33,6 +34,16 @@ class JumpingEventLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.selector.now
+
+
+def work(seconds: float) -> None:
+    """Let time pass without letting other tasks run, as a long computation does."""
+    if sniffio.current_async_library() == "trio":
+        clock: Any = trio.lowlevel.current_clock()
+        clock.jump(seconds)
+    else:
+        loop: Any = asyncio.get_running_loop()
+        loop.selector.now += seconds
 
 
 BACKENDS: Final[dict[str, tuple[str, dict[str, Any]]]] = {

@@ -12,6 +12,7 @@ import pytest
 
 from anyio_writer import (
     APITimeoutError,
+    ChunkEvent,
     ConnectTimeoutError,
     FirstContentTimeoutError,
     IdleTimeoutError,
@@ -22,8 +23,8 @@ from anyio_writer import (
     chat_stream_from,
     open_chat_stream,
 )
-from tests.streaming.helpers import REQUEST, STALL, USAGE, Body, chunk, client_for
-from tests.streaming.jumping_clock import BACKENDS
+from tests.streaming.helpers import DONE, REQUEST, STALL, USAGE, Body, chunk, client_for
+from tests.streaming.jumping_clock import BACKENDS, work
 
 ROUNDING = 1e-6  # the clock of uvloop counts whole milliseconds from an odd start
 SLACK = 0.05  # a deadline is moved now and then, not with each chunk
@@ -209,6 +210,19 @@ async def test_a_slow_subscriber_neither_uses_the_grace_up_nor_ends_it() -> None
     assert 24 - ROUNDING <= anyio.current_time() - start <= 24 + SLACK
 
 
+@pytest.mark.parametrize("on_full", ["fail", "drop_oldest"])
+async def test_the_grace_may_end_while_a_lossy_subscriber_runs(on_full: Any) -> None:
+    body = Paced((0, chunk("a", "stop")), (4, chunk("") * 10))
+    async with chat_stream_from(body, end_grace=5) as stream:
+        got = 0
+        async for _ in stream.subscribe(ChunkEvent, max_buffer=8, on_full=on_full):
+            got += 1
+            if got == 2:
+                work(2)
+        assert await stream.get_final_text() == "a"
+    assert got == 11
+
+
 async def test_slow_headers_are_late_content() -> None:
     async with httpx.AsyncClient(transport=SlowTransport(10)) as client:
         with pytest.raises(FirstContentTimeoutError):
@@ -295,3 +309,17 @@ async def test_leaving_is_bounded_though_the_server_goes_on() -> None:
         start = anyio.current_time()
     assert anyio.current_time() - start <= 0.25 + SLACK
     assert (await stream.get_final_completion()).choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("how", ["the end is sent", "closed before"])
+async def test_the_time_for_draining_begins_once(how: str) -> None:
+    source = Paced((0, chunk("a", finish="stop")), (3, DONE))
+    start = anyio.current_time()
+    async with chat_stream_from(source, end_grace=50, limits=Limits(drain_time=4)) as stream:
+        async for event in stream:
+            if event.type == "content.delta":
+                break
+        if how == "closed before":
+            with anyio.move_on_after(2):
+                await stream.close()
+    assert 4 <= anyio.current_time() - start <= 4 + SLACK
