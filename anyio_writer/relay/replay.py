@@ -18,7 +18,7 @@ from ..protocol.state import StreamState
 from ..protocol.values import ValueReader
 from ..streaming.channel import Batch
 from ..streaming.deadlines import Deadlines
-from ..streaming.fanout import Fanout
+from ..streaming.fanout import Fanout, Unsent
 from ..streaming.lifetime import Lifetime, Stage
 from ..streaming.publisher import Publisher
 from ..streaming.pump import Pump, check_size
@@ -122,12 +122,13 @@ class ReplayPump(Pump):
                     elif isinstance(record, End):
                         end = record
             finally:
+                count += len(events)
+                unsent = self._publish_nowait(events)
                 if state.chunk_count != chunk_count:
                     deadlines.chunk_received()
                     chunks = state.chunk_count - chunk_count
                     self._recorder.chunks_received(state, now, chunks, events)
-                count += len(events)
-                await self._publish(events)
+                await self._send(unsent)
             await checkpoint()
         if end.state == "complete" or end.after > count:
             await self._publish(finish(state))
@@ -136,8 +137,8 @@ class ReplayPump(Pump):
     async def drain(self) -> None:
         """Nothing comes behind the end of a log."""
 
-    async def _publish(self, events: Batch) -> None:
-        await super()._publish(self._skip.take(events, self._state.remember))
+    def _publish_nowait(self, events: Batch) -> Unsent:
+        return super()._publish_nowait(self._skip.take(events, self._state.remember))
 
 
 def raise_end(end: End) -> None:

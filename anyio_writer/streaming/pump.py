@@ -18,7 +18,7 @@ from ..telemetry.recorder import Recorder
 from ..transport.source import ByteSource
 from .channel import Batch
 from .deadlines import Deadlines
-from .fanout import Fanout
+from .fanout import Fanout, Unsent
 
 _MAX_FEED: Final = 64 * 1024
 """How many bytes are parsed before what they gave is published, and before other tasks may run."""
@@ -157,16 +157,26 @@ class Pump:
                 if not state.done_received:
                     decoder.raise_pending_error()
         finally:
+            # Before the observers are notified, who may subscribe, and before the error that
+            # followed is raised.
+            unsent = self._publish_nowait(events)
             if state.chunk_count != chunk_count:
                 self._deadlines.chunk_received()
                 count = state.chunk_count - chunk_count
                 self._recorder.chunks_received(state, now, count, events)
-            if events:
-                await self._publish(events)  # before the error that followed them is raised
+            await self._send(unsent)
 
     async def _publish(self, events: Batch) -> None:
-        if unsent := self._fanout.publish_nowait(events):
-            self.has_lost_events = True  # unless this comes to its end
+        await self._send(self._publish_nowait(events))
+
+    def _publish_nowait(self, events: Batch) -> Unsent:
+        unsent = self._fanout.publish_nowait(events) if events else []
+        if unsent:
+            self.has_lost_events = True  # unless they are sent
+        return unsent
+
+    async def _send(self, unsent: Unsent) -> None:
+        if unsent:
             await self._fanout.send(
                 unsent, lambda wait: self._deadlines.pause(wait, is_complete=self._state.complete)
             )

@@ -21,6 +21,7 @@ from anyio_writer import (
     InvalidParameterError,
     Limits,
     StreamClosedError,
+    StreamObserver,
     StreamTruncatedError,
     Subscription,
     WriterError,
@@ -127,6 +128,26 @@ async def test_joining_while_a_batch_waits_for_room_gives_nothing_twice() -> Non
         async for _ in slow:
             pass
     assert joined + texts(got) == "".join(WORDS)
+
+
+@pytest.mark.parametrize("when", ["content_started", "batch_received"])
+async def test_an_observer_that_subscribes_gets_nothing_twice(when: str) -> None:
+    late: list[Subscription[Any]] = []
+
+    def subscribe(observed: Any) -> None:
+        if not late:
+            late.append(observed.stream.subscribe())
+
+    observer = StreamObserver()
+    setattr(observer, when, subscribe)
+    async with chat_stream_from(Body(*SCRIPT), observer=observer) as stream:
+        async for _ in stream:
+            pass
+        got: list[Any] = []
+        await collect(late[0], got)
+    joined = late[0].snapshot.choices[0].message.content or ""
+    assert joined == WORDS[0]
+    assert texts(got) == "".join(WORDS[1:])
 
 
 async def test_wait_holds_the_stream_back() -> None:
