@@ -246,7 +246,7 @@ class Lifetime(Changing):
         self._children += 1
 
     def start_tool(self, tool: Callable[[], Awaitable[None]], name: str) -> None:
-        """Run a tool: the block waits for its end, but does not let the stream go on for it."""
+        """Run a tool or the like: the block waits for its end, but the stream need not go on."""
 
         async def run() -> None:
             try:
@@ -260,9 +260,14 @@ class Lifetime(Changing):
             # Its call stood in the little that is still read behind a complete answer.
             self._tasks.cancel_scope.cancel()
 
+    @property
+    def has_children(self) -> bool:
+        """Whether a task of the caller's runs."""
+        return self._children > 0
+
     async def wait_for_children(self) -> None:
         """Wait until no task of the caller's runs."""
-        while self._children:
+        while self.has_children:
             await self.wait_for_change()
 
     # Its stages, and the outcome.

@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from sys import intern
 from types import TracebackType
 from typing import (
@@ -129,6 +130,9 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         await lifetime.check_exit(self._stop)
         interrupted: BaseException | None = None
         if exc is None:
+            if lifetime.has_children and (own := self._own_of_this_task()) is not None:
+                # Left by a break. Its full buffer would keep the stream from going on for them.
+                lifetime.start_tool(partial(_discard, own), f"anyio_writer {self._kind}, rest")
             try:
                 await lifetime.wait_for_children()
             except BaseException as other:  # raised again below
@@ -283,6 +287,10 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
             self._own_reader = anyio.get_current_task().id
         return self._own
 
+    def _own_of_this_task(self) -> Subscription[Ev] | None:
+        """The stream's own iteration, if this task is the last that began it."""
+        return self._own if self._own_reader == anyio.get_current_task().id else None
+
     @overload
     def subscribe(self, /, **options: Unpack[SubscriptionOptions]) -> Subscription[Ev]: ...
 
@@ -387,6 +395,13 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         )
         self._fanout.add(channel)
         return Subscription(lifetime, channel, self._freeze_snapshot())
+
+
+async def _discard(events: Subscription[Any]) -> None:
+    """Discard events until the stream has ended, however it ends."""
+    with suppress(Exception):
+        async for _ in events.batches():
+            pass
 
 
 def _location_of_caller() -> str:

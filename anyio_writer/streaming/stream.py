@@ -209,9 +209,8 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
         The stream's own events, if it was this task that took them, would else pile up until they
         hold the stream back.
         """
-        is_reader = self._own_reader == anyio.get_current_task().id
         has_ended = self._entered().has_ended
-        await self._until_ended(self._own if is_reader and not has_ended else None)
+        await self._until_ended(None if has_ended else self._own_of_this_task())
 
     # What it knows.
 

@@ -12,6 +12,7 @@ from anyio import wait_all_tasks_blocked
 
 from anyio_writer import (
     ChatCompletionStream,
+    ContentDeltaEvent,
     ContentParseError,
     StreamTruncatedError,
     ToolRuns,
@@ -19,6 +20,7 @@ from anyio_writer import (
     chat_stream_from,
     function_tool,
 )
+from tests.lifetimes.lifetime_helpers import HANGS
 from tests.streaming.helpers import STALL, Body, chunk
 
 PAGE = Path(__file__).parents[2] / "docs" / "lifetimes.md"
@@ -204,6 +206,38 @@ async def test_a_block_waits_for_its_tasks_and_they_may_start_others() -> None:
         stream.start_soon(second)
     with pytest.raises(WriterError, match="async with"):
         chat_stream_from(Body()).start_soon(second)
+
+
+async def test_a_broken_off_iteration_keeps_no_task_waiting() -> None:
+    got: list[str] = []
+
+    async def collect(consumer: Any) -> None:
+        async for event in consumer:
+            got.append(event.delta)
+
+    body = Body(*(chunk("x") for _ in range(2000)), chunk(None, "stop"))
+    with anyio.fail_after(HANGS):
+        async with chat_stream_from(body) as stream:
+            stream.start_soon(collect, stream.subscribe(ContentDeltaEvent))
+            async for _ in stream:
+                break
+    assert len(got) == 2000
+
+
+async def test_a_task_may_go_on_with_the_iteration_of_the_block() -> None:
+    got: list[Any] = []
+
+    async def collect(stream: ChatCompletionStream[Any]) -> None:
+        async for event in stream:
+            got.append(event)
+            await wait_all_tasks_blocked()
+
+    body = Body(*(chunk("x") for _ in range(20)), chunk(None, "stop"))
+    async with chat_stream_from(body) as stream:
+        got.append(await anext(stream))
+        stream.start_soon(collect, stream)
+        await wait_all_tasks_blocked()
+    assert [event.type for event in got].count("content.delta") == 20
 
 
 async def test_tasks_are_cancelled_when_the_waiting_block_is() -> None:
