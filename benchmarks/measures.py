@@ -230,20 +230,41 @@ async def _cut_off(scope: anyio.CancelScope, meter: Meter, due: float) -> None:
     scope.cancel()
 
 
-def idle(url: str, client: Client, way: str, streams: int, settle: float = _SETTLE) -> Any:
-    """The memory of streams that are open and have sent one token."""
+def idle(
+    url: str,
+    client: Client,
+    way: str,
+    streams: int,
+    *,
+    apart: bool = False,
+    settle: float = _SETTLE,
+) -> Any:
+    """The memory of streams that are open and have sent one token.
+
+    With ``apart``, each is opened when the one before has its token. Those that open together need
+    the memory for it at the same time, and the process keeps that.
+    """
     read = client.ways[way]
 
     async def run() -> Numbers:
         # They wait for one more, which never comes.
         plan = Plan("text", 20, 1.0, streams + 1, run=run_number())
         meter = Meter(plan._replace(streams=streams), client.unit)
+        came = anyio.Event()
+
+        def take(piece: Any) -> None:
+            meter.take(piece)
+            came.set()
+
         async with client.open(url) as session, anyio.create_task_group() as tasks:
             for _ in range(5):
                 await read(session, _WARM_UP.model(), ignore)
             before = await _memory(settle)
             for _ in range(streams):
-                tasks.start_soon(read, session, plan.model(), meter.take)
+                came = anyio.Event()
+                tasks.start_soon(read, session, plan.model(), take)
+                if apart:
+                    await came.wait()
             await meter.begun.wait()
             after = await _memory(settle)
             tasks.cancel_scope.cancel()

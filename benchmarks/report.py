@@ -140,7 +140,9 @@ _BURST, _PACED, _OPEN = "one", "many", "idle"
 def write_service(rows: list[Row]) -> str:
     """What one core and one GiB are enough for, out of what was measured."""
     lines = []
-    for idle in sorted((row for row in rows if row["scenario"] == _OPEN), key=_place(rows)):
+    opened = [row for row in rows if row["scenario"] == _OPEN]
+    at_once = [row for row in opened if row["case"] == opened[0]["case"]]
+    for idle in sorted(at_once, key=_place(rows)):
         cells = [idle["backend"], idle["client"]]
         for name in (_BURST, _PACED):
             same = (

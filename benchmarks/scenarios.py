@@ -88,6 +88,14 @@ _PACE: Final = (
 )
 
 
+def _opened(streams: int, **more: Any) -> dict[str, Case]:
+    """Streams that are all opened at once, or each when the one before has its first token."""
+    return {
+        f"{streams}, {how}": {"streams": streams, "apart": apart, **more}
+        for how, apart in (("all at once", False), ("one after another", True))
+    }
+
+
 def _lengths(*lengths: int, shapes: tuple[str, ...] = ("text", "logprobs", "tool call")) -> Any:
     return {
         f"{shape}, {chunks:,}": {"shape": shape, "chunks": chunks}
@@ -323,9 +331,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
         "kib",
         _EVERYONE,
         {
-            "full": {"500 streams": {"streams": 500}},
-            "quick": {"200 streams": {"streams": 200}},
-            "smoke": {"5 streams": {"streams": 5, "settle": 0}},
+            "full": _opened(500),
+            "quick": _opened(200),
+            "smoke": _opened(5, settle=0),
         },
         {"full": 2, "quick": 1, "smoke": 1},
         ("asyncio", "trio"),
