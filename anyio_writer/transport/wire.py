@@ -9,6 +9,7 @@ import asyncio
 import math
 import re
 import ssl
+from time import monotonic
 from typing import Any, Final, cast
 
 import anyio
@@ -24,6 +25,10 @@ _HEAD_SIZE: Final = 4096
 
 _LONGEST_HEAD: Final = 64 * 1024
 """Bytes that are kept while the head of a response is awaited."""
+
+_LONGEST_NOTICE: Final = 5.0
+"""Seconds until it shows that a connection ended while it was idle. One that ends later had a
+server at work on the request."""
 
 _REQUEST: Final = re.compile(rb"[A-Z]+ [^ ]+ HTTP/1\.1\r\n")
 
@@ -45,6 +50,7 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
         self._count = 0  # bytes that were read since the request
         self._end: float = math.inf  # how many there should be
         self._has_served = False
+        self._asked = 0.0  # when the request was written
         self._is_ended = False
         self._is_closed = False
 
@@ -63,17 +69,16 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
             return b""
         if self._head is not None:  # what comes along with a head is work for h11
             max_bytes = min(max_bytes, _HEAD_SIZE)
-        is_stale = self._has_served and not self._count
         try:
             if self._socket is not None and timeout is None:
                 data = await self._receive(max_bytes)
             else:
                 data = await self._stream.read(max_bytes, timeout)
         except httpcore.ReadError as exc:
-            if is_stale:
+            if self._is_stale():
                 raise StaleConnectionError(str(exc)) from exc
             raise
-        if is_stale and not data:
+        if not data and self._is_stale():
             raise StaleConnectionError("Server disconnected without sending a response.")
         self._is_ended = not data
         self._count += len(data)
@@ -82,6 +87,10 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
             if len(self._head) > _LONGEST_HEAD:
                 self._head = None
         return data
+
+    def _is_stale(self) -> bool:
+        is_unanswered = self._has_served and not self._count
+        return is_unanswered and monotonic() - self._asked < _LONGEST_NOTICE
 
     async def _receive(self, max_bytes: int) -> bytes:
         """Read trio's socket past httpcore's stream.
@@ -104,6 +113,7 @@ class Wire(RewindableStream, httpcore.AsyncNetworkStream):
         """
         if not self._unsent and _REQUEST.match(buffer):  # a body may look like a head, too
             self._has_served = self._count > 0
+            self._asked = monotonic()
             self._head, self._count, self._end = b"", 0, math.inf
             self._unsent = buffer  # httpcore writes at least once more; one packet can hold both
             return

@@ -723,6 +723,24 @@ async def test_a_connection_that_served_before_and_ended_while_idle_is_stale(end
         await wire.read(100)
 
 
+@pytest.mark.parametrize("end", [[], [httpcore.ReadError("reset")]])
+async def test_one_that_ends_long_after_the_request_is_not_stale(
+    end: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server was at work on it, so sending it again is a retry."""
+    now = 100.0
+    monkeypatch.setattr("anyio_writer.transport.wire.monotonic", lambda: now)
+    _, wire = await asking([HEAD], end)
+    await wire.read(100)
+    await ask(wire)
+    now += 10
+    if end:
+        with pytest.raises(httpcore.ReadError):
+            await wire.read(100)
+    else:
+        assert await wire.read(100) == b""
+
+
 async def test_one_that_has_begun_to_answer_or_never_did_is_not_stale() -> None:
     _, wire = await asking([HEAD], [HEAD[:3]])
     await wire.read(100)
