@@ -132,6 +132,7 @@ class ToolRunner(Changing):
 
     async def until_more(self, count: int) -> None:
         """Wait until there are more results than these, or will never be."""
+        self._lifetime.demand()
         while len(self.results) == count and not (self._lifetime.has_ended and self._is_idle):
             await self.wait_for_change()
 
