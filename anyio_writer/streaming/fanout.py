@@ -197,4 +197,4 @@ def _size_of_part(channel: Channel) -> int:
 
 
 def _is_busy(channel: Channel) -> bool:
-    return channel.is_closed or channel.has_ended or channel.buffered > channel.max_buffer // 2
+    return channel.has_ended or channel.buffered > channel.max_buffer // 2

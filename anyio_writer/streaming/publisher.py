@@ -217,9 +217,9 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
         """The task. It raises nothing: how it ended is recorded."""
         lifetime = self._entered()
         try:
-            with lifetime.work as work:
+            with lifetime.work:
                 await self._bring_events(lifetime)
-            if work.cancelled_caught and not lifetime.has_ended:
+            if not lifetime.has_ended:  # its own scope was cancelled
                 self._end(self._outcome_of_stop())
         except Exception as exc:  # whatever it is, the subscribers must hear of it
             self._end(exc)

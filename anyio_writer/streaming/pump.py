@@ -78,7 +78,6 @@ class Pump:
         broken = await self._read_body()
         if self._detector is not None and not self._detector.finish():
             await self._refuse(self._detector.head)
-        self._detector = None
         state = self._state
         # Some servers close right behind the last line. What is not whole was cut off.
         if not state.done_received and (tail := self._decoder.pending()) and _is_whole(tail):

@@ -102,8 +102,7 @@ class Subscription(Uncopied, Generic[E]):
     async def _next_batch(self) -> list[E]:
         if self._events:
             await checkpoint()
-        if not self._events:
-            await self._receive()
+        await self._receive()
         batch = self._events[::-1]
         self._events.clear()
         return batch
@@ -117,7 +116,7 @@ class Subscription(Uncopied, Generic[E]):
         return batch
 
     async def _receive(self) -> None:
-        """Take all that is buffered into ``_events``; waits until there is something.
+        """Take all that is buffered into ``_events`` if it is empty; waits until there is some.
 
         Raises:
             StopAsyncIteration: The stream has ended well, or this subscriber is closed.

@@ -175,7 +175,7 @@ class SocketStream(httpcore.AsyncNetworkStream, asyncio.BufferedProtocol):
     def get_extra_info(self, info: str) -> Any:
         """What httpcore's own streams answer to the same names."""
         if info == "is_readable":  # asked of an idle connection: is it over?
-            is_over = self._is_ended or self._is_closed or running_loop() is not self._loop
+            is_over = self._is_ended or running_loop() is not self._loop
             return is_over or bool(self._received)
         name = _EXTRA_INFO.get(info)
         return None if name is None else self._transport.get_extra_info(name)
