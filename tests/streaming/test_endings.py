@@ -223,8 +223,8 @@ async def test_errors_inside_the_stream(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b'{"error": {"message": "no such model"}}', "no such model"),
-        (b'\n\n{"error": "Unexpected endpoint"}', "Unexpected endpoint"),
+        (b'{"error": {"message": "no such model"}}', "It says: no such model"),
+        (b'\n\n{"error": "Unexpected endpoint"}', "It says: Unexpected endpoint"),
         (b"<html><body>Bad gateway</body></html>", "Bad gateway"),
         (b"upstream connect error or disconnect", "upstream connect error"),
         (b"\xff\xfe\x00garbage", "garbage"),
@@ -516,3 +516,11 @@ async def test_a_consumer_without_room_for_the_last_events_is_told() -> None:
             async for event in slow:
                 got.append(event.type)
     assert got == BEFORE_THE_END
+
+
+async def test_a_lossy_consumer_with_room_for_the_last_events_gets_them() -> None:
+    async with chat_stream_from(Body(*LATE_CALL), end_grace=0.01) as stream:
+        lossy = stream.subscribe(max_buffer=16, on_full="drop_oldest")  # more than one part of it
+        await stream.until_done()
+        got = [event.type async for event in lossy]
+    assert got == [*BEFORE_THE_END, "tool_calls.function.arguments.done"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ import httpx
 import httpx2
 import pytest
 from anyio import wait_all_tasks_blocked
+from anyio.lowlevel import checkpoint
 
 from anyio_writer import (
     APIResponseValidationError,
@@ -337,6 +338,28 @@ class Clinging(httpx.AsyncByteStream):
 def clinging_client(status: int, body: Clinging) -> httpx.AsyncClient:
     answer = httpx.MockTransport(lambda _: httpx.Response(status, stream=body))
     return httpx.AsyncClient(transport=answer)
+
+
+class Plain:
+    """An iterator that is no generator, and never ends."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await checkpoint()
+        return chunk("a")
+
+
+@pytest.mark.parametrize("source", [Body(chunk("a")), Plain()], ids=["ended", "no generator"])
+async def test_nothing_is_logged_about_a_source_that_needs_no_closing(
+    source: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with chat_stream_from(source, require_finish=False) as stream:
+        async for _ in stream:
+            if isinstance(source, Plain):
+                break
+    assert caplog.records == []
 
 
 # A connection that breaks when it is closed is nothing to warn of, and a bug is.
