@@ -17,6 +17,7 @@ from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from anyio_writer import (
+    APIConnectionError,
     APIResponseValidationError,
     APIStreamError,
     AsyncWriter,
@@ -180,6 +181,17 @@ async def test_the_body_s_exception_wins_over_the_stream_s() -> None:
             await wait_all_tasks_blocked()  # by now the stream has failed
             raise Boom
     assert caught.value.__context__ is None
+
+
+async def test_who_left_a_subscription_is_not_told_how_the_stream_failed() -> None:
+    gate = anyio.Event()
+    async with chat_stream_from(Body(chunk("a"), gate, Boom())) as stream:
+        async with stream.subscribe() as events:
+            await anext(events)
+        gate.set()
+        await wait_all_tasks_blocked()
+    with pytest.raises(APIConnectionError):
+        await stream.until_done()
 
 
 async def test_an_error_that_was_read_keeps_its_context_clean() -> None:

@@ -347,6 +347,15 @@ async def test_what_is_buffered_can_be_had_without_waiting() -> None:
         assert got == [event async for event in beside]
 
 
+async def test_nothing_comes_out_of_a_closed_subscription() -> None:
+    async with chat_stream_from(Body(*SCRIPT)) as stream:
+        consumer = stream.subscribe()
+        await stream.until_done()
+        await consumer.aclose()
+        assert consumer.batch_nowait() == []
+        assert [event async for event in consumer] == []
+
+
 async def test_one_task_that_reads_in_batches_beside_one_that_does_not_gets_them_in_order() -> None:
     got: list[int] = []
 

@@ -174,6 +174,15 @@ async def test_what_comes_within_the_grace_still_counts_and_does_not_extend_it()
     assert 5 <= anyio.current_time() - start <= 5 + SLACK
 
 
+async def test_the_grace_begins_anew_with_the_end_of_another_choice() -> None:
+    another = [(4, chunk("b", index=1)), (4, chunk(None, "stop", index=1))]
+    body = Paced((0, chunk("a", "stop")), *another, (4, USAGE))
+    start = anyio.current_time()
+    async with chat_stream_from(body, end_grace=5) as stream:
+        assert (await stream.get_final_completion()).usage is not None
+    assert 13 <= anyio.current_time() - start <= 13 + SLACK
+
+
 async def test_total_does_not_spoil_a_complete_answer() -> None:
     body = Paced((0, chunk("a", "stop")))
     timeouts = Timeouts(total=2)

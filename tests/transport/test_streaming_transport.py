@@ -557,6 +557,22 @@ async def test_a_compressed_answer_that_is_cut_is_truncated(form: str) -> None:
                 await stream.until_done()
 
 
+@pytest.mark.parametrize("form", FORMS)
+async def test_the_end_of_a_compressed_answer_counts_though_no_finish_reason_came(
+    form: str,
+) -> None:
+    encoding, wbits = FORMS[form]
+    data = deflated(PIECES[0] + PIECES[1], wbits)
+    whole = Reply(body=data, headers={"content-encoding": encoding})
+    cut = Reply(body=data[:-1], headers={"content-encoding": encoding})
+    async with ChatServer(whole, cut) as server:
+        async with stream_to(server, require_finish=False) as stream:
+            await stream.until_done()
+        with pytest.raises(StreamTruncatedError):
+            async with stream_to(server, require_finish=False) as stream:
+                await stream.until_done()
+
+
 @pytest.mark.parametrize("more", [b"more", deflated(b"more", 31)], ids=["anything", "gzip"])
 async def test_something_behind_a_deflated_answer_is_an_error(more: bytes) -> None:
     reply = Reply(body=deflated(PIECES[0], 15) + more, headers={"content-encoding": "deflate"})
