@@ -391,6 +391,12 @@ async def test_snapshots_read_late_are_those_read_live(server: ChatServer) -> No
     assert stream.chunk_count == sum(event.type == "chunk" for event in events)
 
 
+@pytest.mark.parametrize("form", [bytes, bytearray, memoryview, type("Own", (bytes,), {})])
+async def test_bytes_in_any_form(form: Any) -> None:
+    async with chat_stream_from(Body(form(chunk("a", "stop")))) as stream:
+        assert await stream.get_final_text() == "a"
+
+
 @pytest.mark.parametrize("tail", [[], [DONE], [USAGE], [USAGE, DONE]])
 async def test_usage_and_done_are_optional(tail: list[bytes]) -> None:
     async with chat_stream_from(Body(chunk("a", "stop"), *tail)) as stream:

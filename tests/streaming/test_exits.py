@@ -294,7 +294,9 @@ async def test_a_body_is_read_by_its_stream_alone(how: str) -> None:
     assert [type(exc) for exc in raised] == [httpx.StreamConsumed]
 
 
-async def test_a_generator_that_somebody_else_runs_is_left_to_them() -> None:
+async def test_a_generator_that_somebody_else_runs_is_left_to_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     got: list[bytes] = []
     go = anyio.Event()
 
@@ -312,6 +314,7 @@ async def test_a_generator_that_somebody_else_runs_is_left_to_them() -> None:
             await wait_all_tasks_blocked()
         go.set()
     assert got == [FIRST]
+    assert caplog.records == []
     await generator.aclose()
 
 

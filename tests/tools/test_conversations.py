@@ -338,6 +338,18 @@ async def test_a_tool_that_raises_ends_it() -> None:
     async with talk([call(0, "fail"), CALLS, STALL], on_error="raise") as conversation:
         with pytest.raises(ExceptionGroup) as caught:
             await conversation.until_done()
+        with pytest.raises(ExceptionGroup) as again:
+            await conversation.until_done()
+    assert [type(each) for each in caught.value.exceptions] == [ValueError]
+    assert again.value.exceptions == caught.value.exceptions
+    assert again.value is not caught.value  # each has a traceback of its own
+
+
+async def test_the_error_of_a_tool_counts_once_however_many_tasks_it_comes_out_of() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        async with talk([call(0, "fail"), CALLS, STALL], on_error="raise") as conversation:
+            for _ in range(2):
+                conversation.start_soon(conversation.until_done)
     assert [type(each) for each in caught.value.exceptions] == [ValueError]
 
 

@@ -914,6 +914,18 @@ async def test_tasks_of_the_block_see_the_stream_through() -> None:
     assert len(got) == 1
 
 
+async def test_close_drops_the_tools_that_wait_for_the_limit() -> None:
+    gates = Gates("f", "g")
+    async with stream_of(call(0, "f"), call(1, "g"), CALLS, DONE, tools=gates.tools) as stream:
+        stream.run_tools(limit=1)
+        await stream.until_done()
+        await gates.begun["f"].wait()
+        await stream.close()
+        await wait_all_tasks_blocked()
+        assert gates.ended == ["f"]
+        assert gates.began == ["f"]
+
+
 async def test_close_cancels_running_tools_and_tells_who_waits() -> None:
     gates = Gates("f")
     heard: list[type[Exception]] = []
