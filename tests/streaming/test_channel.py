@@ -197,3 +197,11 @@ def test_native_cancellations_lose_nothing() -> None:
 
     for seed in range(100):
         assert asyncio.run(storm(seed)) == list(range(200)), seed
+
+
+@pytest.mark.parametrize("on_full", ["wait", "drop_oldest", "fail"])
+def test_a_channel_that_was_left_counts_and_fails_no_more(on_full: Any) -> None:
+    channel = Channel(max_buffer=1, on_full=on_full)
+    channel.close()
+    assert channel.send_nowait([1, 2]) == []
+    assert (channel.dropped, channel.is_lagging) == (0, False)

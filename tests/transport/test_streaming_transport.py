@@ -502,6 +502,22 @@ async def test_a_runtime_error_of_a_given_client_comes_out_as_it_is() -> None:
     assert caught.value is mistake
 
 
+def test_any_other_error_in_another_loop_comes_out_as_it_is() -> None:
+    mistake = LookupError("a transport of one's own")
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if not first:
+            raise mistake
+        return httpx.Response(200, content=first.pop())
+
+    first = [WHOLE]
+    writer = AsyncWriter(api_key=KEY, client=mock_client(answer))
+    assert anyio.run(ask_once, writer) == "Hi"
+    with pytest.raises(LookupError) as caught:
+        anyio.run(ask_once, writer)
+    assert caught.value is mistake
+
+
 # Compression and size.
 
 
