@@ -12,6 +12,7 @@ import pytest
 
 from anyio_writer import (
     APITimeoutError,
+    AsyncWriter,
     ChunkEvent,
     ConnectTimeoutError,
     FirstContentTimeoutError,
@@ -23,7 +24,7 @@ from anyio_writer import (
     chat_stream_from,
     open_chat_stream,
 )
-from tests.streaming.helpers import DONE, REQUEST, STALL, USAGE, Body, chunk, client_for
+from tests.streaming.helpers import DONE, QUESTION, REQUEST, STALL, USAGE, Body, chunk, client_for
 from tests.streaming.jumping_clock import BACKENDS, work
 
 ROUNDING = 1e-6  # the clock of uvloop counts whole milliseconds from an odd start
@@ -181,6 +182,19 @@ async def test_the_grace_begins_anew_with_the_end_of_another_choice() -> None:
     async with chat_stream_from(body, end_grace=5) as stream:
         assert (await stream.get_final_completion()).usage is not None
     assert 13 <= anyio.current_time() - start <= 13 + SLACK
+
+
+async def test_total_runs_while_a_connection_is_awaited() -> None:
+    async with (
+        client_for(Body(STALL)) as client,
+        AsyncWriter(api_key="key", client=client, max_connections=1) as writer,
+        writer.chat.stream(**QUESTION),
+    ):
+        start = anyio.current_time()
+        with anyio.fail_after(10), pytest.raises(TotalTimeoutError):
+            async with writer.with_options(timeouts=Timeouts(total=2)).chat.stream(**QUESTION):
+                pass
+        assert 2 - ROUNDING <= anyio.current_time() - start <= 2 + SLACK
 
 
 async def test_total_does_not_spoil_a_complete_answer() -> None:
