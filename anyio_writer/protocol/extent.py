@@ -83,11 +83,15 @@ class JSONExtent:
 
     def feed(self, piece: str) -> None:
         """Take the next piece of the text."""
-        rest, quote, string = self._sub("", self._string + piece).partition('"')
+        text = self._string + piece
+        # A quote at the end closes an open string, after a letter for an escape that is open. So
+        # every string is closed, and none is looked at again from each of its escaped quotes.
+        rest = self._sub("", f'{text}x"')
+        is_open = not rest.endswith('"')
         self._depth += rest.count("[") + rest.count("{") - rest.count("]") - rest.count("}")
-        self._string = quote
-        if quote:
-            backslashes = len(string) - len(string.rstrip("\\"))
-            self._string += "\\" * (backslashes % 2)  # whether the next character is escaped
+        self._string = ""
+        if is_open:
+            backslashes = len(text) - len(text.rstrip("\\"))
+            self._string = '"' + "\\" * (backslashes % 2)  # whether the next one is escaped
         self._has_begun = self._has_begun or re.search(_STRUCTURE, piece) is not None
-        self.closed = self._has_begun and not self._depth and not quote
+        self.closed = self._has_begun and not self._depth and not is_open

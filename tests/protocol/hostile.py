@@ -176,6 +176,7 @@ MORE_SHAPES: Final[dict[str, Shape]] = {
     "deep arguments": arguments("["),
     "quotes in arguments": arguments('\\"'),
     "backslashes in arguments": arguments("\\\\"),
+    "escaped quotes in an open string": arguments('\\\\\\"'),
     "counts of the wrong type": filled(
         '{"choices":[],"usage":{"prompt_tokens":"x",%s}}', '"a#":[]'
     ),
