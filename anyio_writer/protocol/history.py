@@ -30,7 +30,7 @@ def history_param(message: Mapping[str, Any]) -> dict[str, Any]:
     """A completion's message, in JSON types, as one of the next request's ``messages``."""
     role = message.get("role")
     param = {
-        "role": role if role in _ROLES else "assistant",
+        "role": role if isinstance(role, str) and role in _ROLES else "assistant",
         "content": message.get("content"),
     }
     for key in (*_SENT_BACK, *(_SENT_BACK_WITH_CALLS if message.get("tool_calls") else ())):

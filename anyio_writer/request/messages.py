@@ -60,6 +60,8 @@ def _make_ids_distinct(messages: list[dict[str, Any]]) -> None:
             here: set[str] = set()
             for index, call in enumerate(_calls_of(message)):
                 given = call.get("id")
+                if given and not isinstance(given, str):
+                    continue  # the check of types reports it
                 if not given or given in here or (given in used and is_synthetic_id(given)):
                     call["id"] = _free_id(f"call_{position}_{index}", used)
                 here.add(call["id"])

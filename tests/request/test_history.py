@@ -153,6 +153,18 @@ def test_a_role_of_the_callers_own_is_checked() -> None:
         sent({"role": "model", "content": "a"})
 
 
+@pytest.mark.parametrize("given", [["i"], {"i": 1}, 5])
+def test_an_id_that_is_no_text_is_named(given: Any) -> None:
+    calls = [{"id": given, "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    with pytest.raises(InvalidParameterError, match=r"messages\[0\].tool_calls\[0\].id is inv"):
+        sent({"role": "assistant", "content": None, "tool_calls": calls})
+
+
+def test_a_role_in_a_stored_message_may_be_anything() -> None:
+    (message,) = sent({"role": ["assistant"], "content": "a", "parsed": None})
+    assert message == {"role": "assistant", "content": "a"}
+
+
 @pytest.mark.parametrize(
     "message",
     [
