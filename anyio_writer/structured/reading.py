@@ -7,6 +7,8 @@ given", because a strict schema makes them write every field.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -20,6 +22,7 @@ from ..protocol.json import is_array, is_object, mend_text, shorten
 ASK_AGAIN: Final = "ask again, or let the type allow for this"
 _SHOWN_BYTES: Final = 300
 _MAX_REPAIRS: Final = 100  # each decodes the text again
+_DROPPED_ALONE: Final = 16  # nulls
 
 
 class JSONReader(NamedTuple):
@@ -118,42 +121,51 @@ def _read_repaired(payload: bytes, reader: JSONReader, error: Exception) -> Any:
     except (msgspec.DecodeError, RecursionError):
         raise error from None
     first: Exception | None = None
-    for _ in range(_MAX_REPAIRS):
+    for attempt in range(_MAX_REPAIRS):
         repaired = msgspec.json.encode(value)
         try:
             return reader.read(repaired)
         except reader.error as exc:
             first = first or exc  # later ones may be about a field whose null was dropped
             path, _reason = reader.blame(exc, repaired)
-        if not _drop_nulls(value, path):
+        if not _drop_nulls(value, path, everywhere=attempt >= _DROPPED_ALONE):
             break
     raise first or error
 
 
-def _whole_number(text: str) -> int | float:
-    number = float(text)
-    if number.is_integer():
-        return int(Decimal(text))
-    if number in (float("inf"), float("-inf")):
+def _whole_number(text: str) -> int | msgspec.Raw:
+    if math.isinf(float(text)):
         raise ValueError("a number out of range")
-    return number
+    with contextlib.suppress(ArithmeticError):  # an exponent of twenty digits
+        if (number := Decimal(text)) == number.to_integral_value():
+            return int(number)
+    return msgspec.Raw(text)  # as it was written, since the type may be Decimal
 
 
 _decode_whole_numbers: Final = msgspec.json.Decoder(float_hook=_whole_number).decode
 _STEP: Final = r"\.([^.\[\]]+)|\[(\d+)\]"
 
 
-def _drop_nulls(value: Any, path: str) -> bool:
-    """Delete the null at a path, and those at the same place of other items in the same lists."""
+def _drop_nulls(value: Any, path: str, *, everywhere: bool) -> bool:
+    """Delete the null at a path.
+
+    Args:
+        value: Decoded JSON.
+        path: Where the null is.
+        everywhere: Whether to delete those at the same place of other items in the same lists,
+            too. That takes one step for long lists, but the type may allow some of these nulls.
+    """
     steps = re.findall(_STEP, path)
     if not steps or not re.fullmatch(rf"\$(?:{_STEP})+", path):
         return False
     parents = [value]
-    for key, _ in steps[:-1]:
+    for key, index in steps[:-1]:
         if key:
             parents = [each[key] for each in parents if is_object(each) and key in each]
-        else:
+        elif everywhere:
             parents = [item for each in parents if is_array(each) for item in each]
+        else:
+            parents = [each[int(index)] for each in parents if is_array(each)]
     last, _ = steps[-1]
     holders = [each for each in parents if is_object(each) and each.get(last, 0) is None]
     for holder in holders:

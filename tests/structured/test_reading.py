@@ -77,7 +77,14 @@ def test_a_whole_number_may_be_written_as_a_float(text: str, expected: int) -> N
     assert response_type_of(list[int]).decode(f'{{"value": [1, {text}]}}') == [1, expected]
 
 
-@pytest.mark.parametrize("text", ["3.5", "1e-1", '"3"', "1e400", "true", "3.0.0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("3.5", "1e-1", '"3"', "1e400", "true", "3.0.0"),
+        "9007199254740993.5",  # which is whole as a float
+        "1e-99999999999999999999",  # and this is zero, but no Decimal
+    ],
+)
 def test_what_is_no_whole_number_is_not_read_as_one(text: str) -> None:
     with pytest.raises(ValueMismatchError):
         response_type_of(Numbers).decode(f'{{"whole": {text}}}')
@@ -94,6 +101,20 @@ def test_a_number_out_of_range_does_not_become_another_value() -> None:
         response_type_of(Numbers).decode('{"whole": 3.0, "share": 1e400}')
 
 
+def test_other_numbers_in_the_text_keep_their_digits() -> None:
+    class Price(msgspec.Struct):
+        amount: Decimal
+        factor: float
+        pieces: int = 1
+
+    price = response_type_of(Price).decode(
+        '{"amount": 12345678901234567890.0123456789, "factor": 1e-400, "pieces": 2.0}'
+    )
+    assert price == Price(Decimal("12345678901234567890.0123456789"), 0.0, 2)
+    text = '{"amount": 1, "factor": 0e99999999999999999999, "pieces": null}'
+    assert response_type_of(Price).decode(text) == Price(Decimal(1), 0.0)
+
+
 def test_null_for_a_field_with_a_default_is_the_default() -> None:
     text = '{"whole": 1, "share": null, "items": [{"n": 1, "unit": null}, {"n": 2.0, "unit": "F"}]}'
     numbers = response_type_of(Numbers).decode(text)
@@ -106,6 +127,26 @@ def test_null_for_a_field_with_a_default_is_the_default() -> None:
 
 def test_null_where_the_type_allows_it_stays_null() -> None:
     assert response_type_of(Item).decode('{"n": 1, "unit": null, "note": null}').note is None
+
+
+class Shape(msgspec.Struct, tag=True):
+    label: str = "shape"
+
+
+class Photo(msgspec.Struct, tag=True):
+    label: str | None
+
+
+class Sound(msgspec.Struct, tag=True):
+    label: str | None = "sound"
+
+
+def test_null_for_a_default_says_nothing_of_other_types_in_the_list() -> None:
+    names = ["Shape", "Photo", "Sound", "Shape"]
+    text = json.dumps({"value": [{"type": name, "label": None} for name in names]})
+    expected = [Shape(), Photo(None), Sound(None), Shape()]
+    assert response_type_of(list[Shape | Photo | Sound]).decode(text) == expected
+    assert response_type_of(tuple[Shape, Photo, Sound, Shape]).decode(text) == tuple(expected)
 
 
 @pytest.mark.parametrize("text", ['{"n": null}', '{"n": 1, "unit": 5}', "null", "[null]"])
