@@ -378,7 +378,8 @@ def _read_docstring(docstring: str) -> tuple[str, dict[str, str]]:
         return docstring, {}
     paragraphs = filter(None, [parsed.short_description, parsed.long_description])
     return "\n\n".join(each.strip() for each in paragraphs), {
-        each.arg_name: " ".join(each.description.split())
+        name.strip(): " ".join(each.description.split())
         for each in parsed.params
         if each.description
+        for name in each.arg_name.split(",")  # numpy has "x, y : int"
     }

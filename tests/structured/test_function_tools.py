@@ -149,6 +149,21 @@ def test_docstrings_describe_parameters(docstring: str) -> None:
     }
 
 
+def test_parameters_that_numpy_describes_together() -> None:
+    @function_tool
+    def add(x: int, y: int) -> None:
+        """Add them.
+
+        Parameters
+        ----------
+        x, y : int
+            A term.
+        """
+
+    assert {each["description"] for each in schema_of(add)["properties"].values()} == {"A term."}
+    assert len(schema_of(add)["properties"]) == 2
+
+
 def test_an_annotation_describes_before_the_docstring() -> None:
     def heat(to: Celsius, start: Annotated[float, msgspec.Meta(lt=0)]) -> None:
         """Heat.
