@@ -6,6 +6,8 @@ import math
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
+
 from ..errors import ConfigurationError, RelayUnavailableError
 from .base import Relay
 from .log import (
@@ -27,11 +29,18 @@ from .sharing import SharedWaits
 if TYPE_CHECKING:
     from .connections import Connections
 
-_READ_AT_ONCE: Final = 16
+_ENTRIES_AT_ONCE: Final = 16
 """How many entries one read brings at most.
 
 Each is ``flush_bytes`` or a single chunk, so by default a reply has at most 1 MiB. It must arrive
 within a third of a lease, and other replies wait behind it: those to producers, too.
+"""
+
+_READS_AT_ONCE: Final = 4
+"""How many such replies are on their way at most, on the connection that all commands share.
+
+With one for each reader, many readers of large answers would have all commands time out. Reading
+the records takes longer than most networks, so a few keep it busy.
 """
 
 _FIELD: Final = b"d"
@@ -87,6 +96,7 @@ class RedisRelay(Relay):
         self._ttl_ms = _milliseconds(ttl)
         self._open_connections: Connections | None = None
         self._waits: SharedWaits[Any] = SharedWaits()
+        self._reads = anyio.Semaphore(_READS_AT_ONCE)
 
     # Lifetime.
 
@@ -158,9 +168,15 @@ class RedisRelay(Relay):
         name = self._names(key, generation)[2]
         tail = (b"STREAMS", name, b"%d-0" % after)
         if wait <= 0:
-            reply = await self._connections.call(
-                name, lambda c: c.create_request(b"XREAD", b"COUNT", _READ_AT_ONCE, *tail)
-            )
+
+            async def ask(connection: Any) -> Any:
+                # In here, since nobody may hold the others up while it connects anew.
+                async with self._reads:
+                    return await connection.create_request(
+                        b"XREAD", b"COUNT", _ENTRIES_AT_ONCE, *tail
+                    )
+
+            reply = await self._connections.call(name, ask)
         else:
             reply = await self._waits.ask(
                 (name, after),
@@ -171,7 +187,7 @@ class RedisRelay(Relay):
                     lambda c, block, timeout: c.create_request(
                         b"XREAD",
                         b"COUNT",
-                        _READ_AT_ONCE,
+                        _ENTRIES_AT_ONCE,
                         b"BLOCK",
                         block,
                         *tail,

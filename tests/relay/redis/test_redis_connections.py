@@ -365,6 +365,41 @@ async def test_many_readers_share_few_connections(redis: RedisServer) -> None:
         assert redis.connections() <= 2
 
 
+async def test_few_replies_are_on_their_way_at_once(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replies to readers may be large, and all others wait behind them until they time out."""
+    now = most = 0
+    original: Any = connections._Connection
+
+    class Counting(original):
+        def create_request(self, command: bytes, *args: Any, **options: Any) -> Any:
+            request = super().create_request(command, *args, **options)
+            return counted(request) if command == b"XREAD" else request
+
+    async def counted(request: Any) -> Any:
+        nonlocal now, most
+        now += 1
+        most = max(now, most)
+        try:
+            return await request
+        finally:
+            now -= 1
+
+    monkeypatch.setattr(connections, "_Connection", Counting)
+    async with RedisRelay(redis.url) as relay:
+        seen = await publish(relay, "answer", hello())
+        readers = [Seen() for _ in range(50)]
+        async with anyio.create_task_group() as tg, anyio.create_task_group() as leaving:
+            for reader in readers:
+                tg.start_soon(follow, relay, "answer", reader)
+                leaving.start_soon(follow, relay, "answer")
+            await readers[0].until(1)
+            leaving.cancel_scope.cancel()
+    assert all(reader.events == seen.events for reader in readers)
+    assert 1 < most <= 4
+
+
 async def test_connections_of_readers_that_are_gone_end(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
