@@ -326,11 +326,10 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         """
         async with self._publishing:
             self._has_begun = True
-            for event in reversed(events):
+            for event in events:
                 if isinstance(event, ChunkEvent):
                     # Who joins from here on does not get these and finds them in its snapshot.
                     self._snapshot = partial(getattr, event, "snapshot")
-                    break
             await self._fanout.publish(events)
             self._is_split = len(events) >= DEFAULT_MAX_BUFFER  # the buffer was full
             self._answerable.update(answerable)

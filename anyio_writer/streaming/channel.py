@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from sys import intern
 from typing import Any, Final, Literal, TypeAlias
 
 import anyio
@@ -11,6 +13,8 @@ from .changing import Changing
 
 OnFull: TypeAlias = Literal["wait", "drop_oldest", "fail"]
 Batch: TypeAlias = list[Any]
+
+_PACKAGE: Final = __name__.partition(".")[0] + "."
 
 DEFAULT_MAX_BUFFER: Final = 1024
 """How many events may be buffered for one subscriber."""
@@ -157,3 +161,12 @@ class Channel(Changing):
         self.buffered = 0
         self._receive_stream.close()
         self._send_stream.close()
+
+
+def location_of_caller() -> str:
+    """File and line of the code that called into this library."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+        frame = frame.f_back
+    # Thousands of streams are read at the same line.
+    return intern(f"{frame.f_code.co_filename}:{frame.f_lineno}") if frame is not None else "?"

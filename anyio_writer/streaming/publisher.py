@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from sys import intern
 from types import TracebackType
 from typing import (
     Any,
@@ -15,7 +13,6 @@ from typing import (
     Final,
     Generic,
     Self,
-    TypedDict,
     TypeVar,
     TypeVarTuple,
     Unpack,
@@ -33,10 +30,10 @@ from ..protocol.completion import ParsedChatCompletion
 from ..telemetry.observer import Outcome
 from ..telemetry.recorder import outcome_of
 from ..uncopied import Uncopied
-from .channel import DEFAULT_MAX_BUFFER, Channel, OnFull
+from .channel import DEFAULT_MAX_BUFFER, Channel, OnFull, location_of_caller
 from .fanout import Fanout
 from .lifetime import Lifetime, Stage
-from .subscription import Subscription
+from .subscription import Subscription, SubscriptionOptions
 
 Ev = TypeVar("Ev")
 E = TypeVar("E")
@@ -45,16 +42,7 @@ E3 = TypeVar("E3")
 E4 = TypeVar("E4")
 Args = TypeVarTuple("Args")
 
-_PACKAGE: Final = __name__.partition(".")[0] + "."
 _ON_FULL: Final = get_args(OnFull)
-
-
-class SubscriptionOptions(TypedDict, total=False):
-    """How events are buffered for a subscriber, see ``subscribe()``."""
-
-    max_buffer: int
-    on_full: OnFull
-    name: str
 
 
 class Publisher(Uncopied, ABC, Generic[Ev]):
@@ -391,7 +379,7 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
             max_buffer=max_buffer,
             on_full=on_full,
             name=name,
-            created_at=_location_of_caller(),
+            created_at=location_of_caller(),
         )
         self._fanout.add(channel)
         return Subscription(lifetime, channel, self._freeze_snapshot())
@@ -402,12 +390,3 @@ async def _discard(events: Subscription[Any]) -> None:
     with suppress(Exception):
         async for _ in events.batches():
             pass
-
-
-def _location_of_caller() -> str:
-    """File and line of the code that called into this library."""
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
-        frame = frame.f_back
-    # Thousands of streams are read at the same line.
-    return intern(f"{frame.f_code.co_filename}:{frame.f_lineno}") if frame is not None else "?"

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Generic, NoReturn, Self, TypeVar
+from typing import Any, Generic, NoReturn, Self, TypedDict, TypeVar
 
 from anyio.lowlevel import checkpoint, current_token
 
 from ..errors import ConsumerLagError
 from ..protocol.completion import ParsedChatCompletion
 from ..uncopied import Uncopied
-from .channel import YIELD_EVERY, Channel
+from .channel import YIELD_EVERY, Channel, OnFull
 from .lifetime import Lifetime
 
 E = TypeVar("E")
+
+
+class SubscriptionOptions(TypedDict, total=False):
+    """How events are buffered for a subscriber, see ``subscribe()``."""
+
+    max_buffer: int
+    on_full: OnFull
+    name: str
 
 
 class Subscription(Uncopied, Generic[E]):
