@@ -334,6 +334,17 @@ async def test_leaving_is_bounded_though_the_server_goes_on() -> None:
     assert (await stream.get_final_completion()).choices[0].finish_reason == "stop"
 
 
+async def test_leaving_does_not_drain_while_a_subscriber_is_waited_for() -> None:
+    source = Paced((0, chunk("a", finish="stop")), (50, DONE))
+    async with chat_stream_from(source, limits=Limits(drain_time=4)) as stream:
+        unread = stream.subscribe(max_buffer=1)
+        await anext(stream.subscribe())
+        await anyio.wait_all_tasks_blocked()
+        start = anyio.current_time()
+    assert anyio.current_time() - start <= SLACK
+    assert unread.batch_nowait()
+
+
 @pytest.mark.parametrize("how", ["the end is sent", "closed before"])
 async def test_the_time_for_draining_begins_once(how: str) -> None:
     source = Paced((0, chunk("a", finish="stop")), (3, DONE))

@@ -34,11 +34,13 @@ from anyio_writer.conversation import (
     RoundStartedEvent,
     ToolResultEvent,
 )
+from anyio_writer.streaming.channel import DEFAULT_MAX_BUFFER
 from anyio_writer.structured.tools import function_tool
 from anyio_writer.testing import ChatServer, Hold, error_reply, sse_event, text_reply
 from anyio_writer.testing import Reply as ServerReply
 from anyio_writer.testing import tool_call_chunks as chunks_of_calls
 from anyio_writer.testing import tool_call_reply as calls_reply
+from tests.lifetimes.lifetime_helpers import HANGS
 from tests.streaming.helpers import STALL, Body, chunk
 from tests.tools.tools_helpers import CALLS, STOP, Gates, call, part, pieces
 
@@ -325,6 +327,26 @@ async def test_a_round_that_fails(script: Any, error: Any, rounds: int) -> None:
     assert seen[0] == seen[1]
     assert seen[0][:2] == ["round.started", "chunk"]
     assert len(conversation.completions) == rounds
+
+
+_SMALL = sse_event({"choices": [{"index": 0, "delta": {"content": "x"}}]})
+
+
+async def test_a_result_comes_behind_a_last_read_that_just_fills_the_buffer() -> None:
+    """More of a read may be missing whenever a buffer was full; not behind the end."""
+    script = [call(0, "add", {"a": 1, "b": 2}), CALLS]
+    while (count := len(await _events_of(script))) < DEFAULT_MAX_BUFFER:
+        script = [_SMALL] * ((DEFAULT_MAX_BUFFER - count) // 2 or 1) + script
+    assert count == DEFAULT_MAX_BUFFER
+    with anyio.fail_after(HANGS):
+        async with talk([b"".join(script)], END) as conversation:
+            types = [event.type async for event in conversation]
+    assert types.count("tool.result") == 1
+
+
+async def _events_of(script: list[bytes]) -> list[Any]:
+    async with chat_stream_from(Body(b"".join(script))) as stream:
+        return [event async for event in stream]
 
 
 async def test_an_error_that_nobody_heard_comes_out_of_the_block() -> None:
