@@ -18,6 +18,7 @@ from ..errors import (
     KeyTakenError,
     LeaseLostError,
     ProducerLostError,
+    RelayedAnswerGoneError,
     RelayUnavailableError,
     UnknownKeyError,
     WriterError,
@@ -486,7 +487,11 @@ class Relay(Block):
                 if lease is not None:
                     raise
                 # Lost, or forgotten, since the election: there may be another one.
-                await anyio.sleep(_PAUSE)
+            except RelayedAnswerGoneError:
+                # The same, unless the key still has this answer, and only its log is gone.
+                if lease is not None or (await self.status(key)).generation == elected:
+                    raise
+            await anyio.sleep(_PAUSE)
         if generation not in (None, source.generation):
             skip = 0
         cls: type[Any] = RelayedStream if kind == "stream" else RelayedConversation

@@ -1199,6 +1199,25 @@ async def test_who_joins_a_producer_that_dies_before_it_began_starts(
                 assert await stream.get_final_text() == "Hello world"
 
 
+async def test_who_joins_an_answer_that_is_deleted_before_it_began_starts(
+    machine: Machine, key: str
+) -> None:
+    async with machine(lease=LEASE) as one, machine(lease=LEASE) as two:
+        assert (await one.elect(key, "token")).lease
+        texts: list[str | None] = []
+
+        async def join() -> None:
+            async with two.start_or_join(key, hello) as stream:
+                texts.append(await stream.get_final_text())
+
+        with anyio.fail_after(HANGS):
+            async with anyio.create_task_group() as tg:
+                tg.start_soon(join)
+                await wait_all_tasks_blocked()
+                assert await one.expire(key)
+    assert texts == ["Hello world"]
+
+
 # Conversations.
 
 
