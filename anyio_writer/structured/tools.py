@@ -373,11 +373,14 @@ def _read_docstring(docstring: str) -> tuple[str, dict[str, str]]:
     import docstring_parser  # a thirtieth of the time to import everything else
 
     try:
-        parsed = docstring_parser.parse(docstring)
+        # The blank line keeps the indentation, which is taken away a second time, if the first line
+        # is that of a section.
+        parsed = docstring_parser.parse(f"\n{docstring}")
     except (docstring_parser.ParseError, LookupError):  # ":  :" is an IndexError
         return docstring, {}
-    paragraphs = filter(None, [parsed.short_description, parsed.long_description])
-    return "\n\n".join(each.strip() for each in paragraphs), {
+    parts = filter(None, [parsed.short_description, parsed.long_description])
+    between = "\n\n" if parsed.blank_after_short_description else "\n"
+    return between.join(each.strip() for each in parts), {
         name.strip(): " ".join(each.description.split())
         for each in parsed.params
         if each.description

@@ -164,6 +164,33 @@ def test_parameters_that_numpy_describes_together() -> None:
     assert len(schema_of(add)["properties"]) == 2
 
 
+def test_a_docstring_that_begins_with_its_parameters() -> None:
+    @function_tool(description="Find it.")
+    def find(what: str) -> None:
+        """
+        Args:
+            what: The thing.
+        """
+
+    assert schema_of(find)["properties"]["what"]["description"] == "The thing."
+    assert function_tool(find).description == ""
+
+
+def test_a_sentence_of_two_lines_is_one_paragraph() -> None:
+    @function_tool
+    def find(what: str) -> None:
+        """Find it
+        quickly.
+
+        More words.
+
+        Args:
+            what: The thing.
+        """
+
+    assert find.description == "Find it\nquickly.\n\nMore words."
+
+
 def test_an_annotation_describes_before_the_docstring() -> None:
     def heat(to: Celsius, start: Annotated[float, msgspec.Meta(lt=0)]) -> None:
         """Heat.
