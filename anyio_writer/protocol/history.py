@@ -19,6 +19,7 @@ Role: TypeAlias = Literal["user", "assistant", "system", "tool", "developer"]
 
 _ROLES: Final = frozenset(get_args(Role))
 _SENT_BACK: Final = ("refusal", "tool_calls", "graph_data")
+_REPLACES_TEXT: Final = ("refusal", "tool_calls")  # without them, servers refuse null as content
 _REASONING: Final = "reasoning_content"
 # Some models need their reasoning back with the calls that it led to. Servers refuse it with other
 # messages, and under another key than the one it came with.
@@ -34,12 +35,14 @@ def history_param(message: Mapping[str, Any]) -> dict[str, Any]:
         "content": message.get("content"),
     }
     for key in (*_SENT_BACK, *(_SENT_BACK_WITH_CALLS if message.get("tool_calls") else ())):
-        if message.get(key) is not None:
+        if message.get(key):  # servers refuse an empty list of calls
             param[key] = message[key]
     if message.get("reasoning_key", _REASONING) != _REASONING:
         param.pop(_REASONING, None)
     if is_array(calls := param.get("tool_calls")):
         param["tool_calls"] = [call_param(call) if is_object(call) else call for call in calls]
+    if param["content"] is None and param.keys().isdisjoint(_REPLACES_TEXT):
+        param["content"] = ""  # all that came was reasoning, or nothing
     return param
 
 

@@ -48,13 +48,14 @@ def test_a_message_goes_back_as_it_came() -> None:
 @pytest.mark.parametrize(
     ("message", "extra"),
     [
-        (ParsedChatCompletionMessage[Any](), {}),
+        (ParsedChatCompletionMessage[Any](), {"content": ""}),
+        (ParsedChatCompletionMessage[Any](reasoning_content="hm"), {"content": ""}),
         (ParsedChatCompletionMessage[Any](refusal="no"), {"refusal": "no"}),
-        (ParsedChatCompletionMessage[Any](refusal=""), {"refusal": ""}),
-        (ParsedChatCompletionMessage[Any](tool_calls=[]), {"tool_calls": []}),
+        (ParsedChatCompletionMessage[Any](refusal=""), {"content": ""}),
+        (ParsedChatCompletionMessage[Any](tool_calls=[]), {"content": ""}),
         (
             ParsedChatCompletionMessage[Any](graph_data=GraphData(sources=[Source("f", "s")])),
-            {"graph_data": {"sources": [{"file_id": "f", "snippet": "s"}]}},
+            {"content": "", "graph_data": {"sources": [{"file_id": "f", "snippet": "s"}]}},
         ),
     ],
 )
