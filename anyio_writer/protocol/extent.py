@@ -83,6 +83,8 @@ class JSONExtent:
 
     def feed(self, piece: str) -> None:
         """Take the next piece of the text."""
+        if self._string == '"' and '"' not in piece and "\\" not in piece:
+            return  # nothing but more of a string
         text = self._string + piece
         # A quote at the end closes an open string, after a letter for an escape that is open. So
         # every string is closed, and none is looked at again from each of its escaped quotes.
