@@ -87,7 +87,7 @@ class ChatCompletionStreamState(Generic[T]):
         else:
             # Half a surrogate pair is text in Python, and an escape in JSON.
             payload = chunk.encode(errors="backslashreplace") if isinstance(chunk, str) else chunk
-            self._state.feed((ServerSentEvent(payload),), events)
+            self._state.feed((ServerSentEvent(bytes(payload)),), events)  # a buffer may be reused
         return events
 
     def finish(self) -> list[ChatCompletionStreamEvent[T]]:

@@ -448,3 +448,13 @@ def test_usage_in_an_event_with_a_name_of_its_own() -> None:
     state.handle_chunk(ServerSentEvent(b'{"usage": {"total_tokens": 3}}', "usage"))
     assert state.usage is not None
     assert state.usage.total_tokens == 3
+
+
+def test_a_buffer_may_be_reused_for_the_next_payload() -> None:
+    payload = json.dumps(said("a")).encode()
+    buffer = bytearray(payload)
+    first, *_ = ChatCompletionStreamState[Any]().handle_chunk(buffer)
+    buffer[:] = b"{}"
+    assert first.type == "chunk"
+    assert type(first.raw) is bytes
+    assert first.raw == payload
