@@ -173,7 +173,7 @@ class Log(ABC):
 
     @abstractmethod
     async def release(self, lease: Lease) -> None:
-        """Give up the lease without an end. Readers learn at once that the answer is lost."""
+        """Give up the lease without an end. Readers learn of it before it would have run out."""
 
     @abstractmethod
     async def read(self, key: str, generation: int, after: int, wait: float) -> list[Entry]:

@@ -61,6 +61,8 @@ class MemoryRelay(Relay):
     ) -> None:
         super().__init__(ttl=ttl, lease=lease, flush=flush, flush_bytes=flush_bytes)
         self._answers: dict[str, _Answer] = {}
+        # What was lost and begun anew, by key and generation: its readers still get the rest.
+        self._replaced: dict[tuple[str, int], _Answer] = {}
         self._next_sweep = -math.inf
         self._is_closed = True
 
@@ -72,6 +74,7 @@ class MemoryRelay(Relay):
         for answer in self._answers.values():
             answer.notify()
         self._answers.clear()
+        self._replaced.clear()
 
     # Producers.
 
@@ -87,6 +90,7 @@ class MemoryRelay(Relay):
         generation = max(answer.generation + 1 if answer else 1, time.time_ns() // 1000)
         if answer is not None:
             answer.notify()
+            self._replaced[key, answer.generation] = answer
         answer = self._answers[key] = _Answer(token, generation)
         self._renew(answer)
         return Election(Lease(key=key, token=token, generation=generation), generation)
@@ -124,7 +128,7 @@ class MemoryRelay(Relay):
     async def read(self, key: str, generation: int, after: int, wait: float) -> list[Entry]:
         await self._begin()
         with anyio.move_on_after(wait):
-            while (answer := self._find(key)) is not None and answer.generation == generation:
+            while (answer := self._find_generation(key, generation)) is not None:
                 if len(answer.entries) > after:
                     new = enumerate(answer.entries[after:], after + 1)
                     return [Entry(number, data) for number, data in new]
@@ -191,6 +195,12 @@ class MemoryRelay(Relay):
             return None
         return answer
 
+    def _find_generation(self, key: str, generation: int) -> _Answer | None:
+        answer = self._find(key)
+        if answer is None or answer.generation != generation:
+            answer = self._replaced.get((key, generation))
+        return answer
+
     def _held(self, lease: Lease) -> _Answer:
         """The answer of which this is the lease."""
         answer = self._find(lease.key)
@@ -222,5 +232,7 @@ class MemoryRelay(Relay):
         if now < self._next_sweep:
             return
         self._next_sweep = now + self._ttl / 8
-        for key in [key for key, each in self._answers.items() if each.expires_at <= now]:
-            del self._answers[key]
+        self._answers = {key: each for key, each in self._answers.items() if each.expires_at > now}
+        self._replaced = {
+            name: each for name, each in self._replaced.items() if each.expires_at > now
+        }

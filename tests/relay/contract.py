@@ -771,6 +771,23 @@ async def test_a_lost_answer_is_started_anew(machine: Machine, key: str) -> None
     assert generation > first
 
 
+async def test_readers_of_a_lost_answer_get_the_rest_of_it(machine: Machine, key: str) -> None:
+    """Also when another producer has begun anew before they read."""
+    seen = Seen()
+    async with machine() as one, machine() as two:
+        lease = (await one.elect(key, "token")).lease
+        assert lease is not None
+        payload = b'{"choices": [{"delta": {"content": "Hi"}}]}'
+        await one.append(lease, 1, encode([Header("stream"), payload]), 2)
+        async with two.open_stream(key) as stream:
+            await one.release(lease)
+            await publish(one, key, hello())
+            await seen.watch(stream)
+        assert [event["type"] for event in seen.events] == ["chunk", "content.delta"]
+        assert type(seen.error) is ProducerLostError
+        assert len((await follow(two, key)).events) == 12
+
+
 async def test_a_producer_whose_lease_is_gone_ends(machine: Machine, key: str) -> None:
     """Its stream and the other subscribers do not."""
     go_on = anyio.Event()
