@@ -25,6 +25,7 @@ from .events import (
     ChatCompletionStreamEvent,
     FunctionToolCallArgumentsDoneEvent,
 )
+from .extent import Wholeness, wholeness
 from .machine import Machine
 from .parsing import (
     DEFAULT_MAX_CHOICES,
@@ -312,3 +313,8 @@ class StreamState(Machine, Generic[T]):
                 )
             return f"no finish reason came for choice {which} ({have} characters had arrived)"
         return f"only {len(choices)} of {self.n} choices came"
+
+
+def is_whole(tail: ServerSentEvent) -> bool:
+    """Whether a last block without its blank line is whole, so that it counts."""
+    return tail.data.strip() == _DONE or wholeness(tail.text) is Wholeness.WHOLE

@@ -10,10 +10,9 @@ from anyio.lowlevel import checkpoint
 
 from ..config import StreamSettings
 from ..errors import APIStreamError, ResponseTooLargeError, StreamTruncatedError
-from ..protocol.extent import Wholeness, wholeness
 from ..protocol.json import error_message, is_object, parse_json, shorten
-from ..protocol.sse import ChatSSEDecoder, EventStreamDetector, ServerSentEvent
-from ..protocol.state import StreamState
+from ..protocol.sse import ChatSSEDecoder, EventStreamDetector
+from ..protocol.state import StreamState, is_whole
 from ..telemetry.recorder import Recorder
 from ..transport.source import ByteSource
 from .channel import Batch
@@ -80,7 +79,7 @@ class Pump:
             await self._refuse(self._detector.head)
         state = self._state
         # Some servers close right behind the last line. What is not whole was cut off.
-        if not state.done_received and (tail := self._decoder.pending()) and _is_whole(tail):
+        if not state.done_received and (tail := self._decoder.pending()) and is_whole(tail):
             await self._handle(b"\n\n", anyio.current_time())
         if broken is not None and not state.complete:
             if not isinstance(broken, StreamTruncatedError):
@@ -142,8 +141,7 @@ class Pump:
             verdict = self._detector.feed(data)
             if verdict is False:
                 await self._refuse(self._detector.head)
-            if verdict:
-                self._detector = None
+            self._detector = None if verdict else self._detector
         decoder, state = self._decoder, self._state
         chunk_count = state.chunk_count
         events: Batch = []
@@ -169,9 +167,8 @@ class Pump:
         await self._send(self._publish_nowait(events))
 
     def _publish_nowait(self, events: Batch) -> Unsent:
-        unsent = self._fanout.publish_nowait(events) if events else []
-        if unsent:
-            self.has_lost_events = True  # unless they are sent
+        unsent = self._fanout.publish_nowait(events)
+        self.has_lost_events = self.has_lost_events or bool(unsent)  # unless they are sent
         return unsent
 
     async def _send(self, unsent: Unsent) -> None:
@@ -200,7 +197,3 @@ def check_size(size: int, limit: int | None) -> None:
         raise ResponseTooLargeError(
             f"The answer is larger than Limits.max_answer_bytes ({limit:,} bytes)."
         )
-
-
-def _is_whole(tail: ServerSentEvent) -> bool:
-    return tail.data.strip() == b"[DONE]" or wholeness(tail.text) is Wholeness.WHOLE
