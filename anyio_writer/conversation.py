@@ -326,16 +326,15 @@ class Conversation(Publisher[ConversationEvent[T]], Generic[T]):
         """
         async with self._publishing:
             self._has_begun = True
-            for event in events:
+            for event in reversed(events):
                 if isinstance(event, ChunkEvent):
                     # Who joins from here on does not get these and finds them in its snapshot.
                     self._snapshot = partial(getattr, event, "snapshot")
+                    break
             await self._fanout.publish(events)
             self._is_split = len(events) >= DEFAULT_MAX_BUFFER  # the buffer was full
-            self._answerable.update(answerable)
-            for event in events:
-                if isinstance(event, FunctionToolCallArgumentsDoneEvent):
-                    self._answerable.add(event.index)
+            done = (each for each in events if isinstance(each, FunctionToolCallArgumentsDoneEvent))
+            self._answerable.update(answerable, (event.index for event in done))
             self._publishing.notify_all()
 
     def _take_in_round(self) -> None:

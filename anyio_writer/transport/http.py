@@ -44,7 +44,7 @@ class StreamingTransport(httpx.AsyncHTTPTransport):
             pool._network_backend = self._network  # noqa: SLF001 - httpx has no argument for it
 
     async def __aenter__(self) -> Self:
-        """Connect, also after an earlier client has closed this; httpx's own transport can, too."""
+        """Allow connections, also after an earlier client has closed this, as httpx's own does."""
         self._network.is_closed = False
         return await super().__aenter__()
 
