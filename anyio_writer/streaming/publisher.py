@@ -33,7 +33,7 @@ from ..uncopied import Uncopied
 from .channel import DEFAULT_MAX_BUFFER, Channel, OnFull, location_of_caller
 from .fanout import Fanout
 from .lifetime import Lifetime, Stage
-from .subscription import Subscription, SubscriptionOptions
+from .subscription import Steps, Subscription, SubscriptionOptions
 
 Ev = TypeVar("Ev")
 E = TypeVar("E")
@@ -240,7 +240,7 @@ class Publisher(Uncopied, ABC, Generic[Ev]):
     async def __anext__(self) -> Ev:
         return await anext(self._own_subscription())
 
-    def batches(self) -> AsyncIterator[list[Ev]]:
+    def batches(self) -> Steps[list[Ev]]:
         """The same events in lists. Each list has everything that is buffered; none is empty."""
         return self._own_subscription().batches()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -119,7 +119,7 @@ class ChatCompletionStream(Publisher[ChatCompletionStreamEvent[T]], Generic[T]):
 
     # Subscribing.
 
-    def text_deltas(self, choice_index: int = 0) -> AsyncIterator[str]:
+    def text_deltas(self, choice_index: int = 0) -> Steps[str]:
         """Yield the text of one choice, piece by piece.
 
         Raises:

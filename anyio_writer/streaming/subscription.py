@@ -103,7 +103,7 @@ class Subscription(Uncopied, Generic[E]):
             await self._receive()
         return events.pop()
 
-    def batches(self) -> AsyncIterator[list[E]]:
+    def batches(self) -> Steps[list[E]]:
         """The same events in lists: each time everything that is buffered. No list is empty."""
         return Steps(self._next_batch, self.aclose)
 

@@ -300,7 +300,7 @@ async def test_until_done_waits_for_the_end_though_the_iteration_is_closed() -> 
         texts.append(await stream.get_final_text())
 
     async with chat_stream_from(body) as stream, anyio.create_task_group() as tasks:
-        async with aclosing(stream.text_deltas()) as pieces:  # type: ignore[type-var]
+        async with aclosing(stream.text_deltas()) as pieces:
             assert await anext(pieces) == "a"
             tasks.start_soon(wait, stream)
             await wait_all_tasks_blocked()
